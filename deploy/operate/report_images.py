@@ -83,7 +83,7 @@ def move(settings: Settings, console: Console, place: Place) -> int:
         except ImageDamaged as error:
             console.print(f"report {report_id} is left as it is: {error}", highlight=False, soft_wrap=True)
     console.print(f"moved {moved} images", highlight=False)
-    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    failure = file_deletions.delete_files(settings)
     if failure is not None:
         raise failure
     return moved

@@ -112,7 +112,7 @@ def _print_details(settings: Settings, console: Console, old: Limits, found: Cou
 
 def _delete_files(settings: Settings) -> PrelimError | OSError | None:
     try:
-        return file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+        return file_deletions.delete_files(settings)
     except BackupRunning as error:
         return error
 

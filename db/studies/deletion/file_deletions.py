@@ -1,6 +1,7 @@
 """Files to delete whose rows are deleted: noted in the transaction that deletes the rows, deleted after it.
 
-Without the note, `prelim audit --repair` would return a stored file that has no row to the inbox.
+Without the note, `prelim audit --repair` would return a stored file that has no row to the inbox. The object of a file
+in the object storage is deleted with it; a command without access to the storage leaves the note, and fails.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -21,12 +22,19 @@ from db.limits import SESSION_LIMIT
 from db.models import FileDeletion, Instance, Quarantined
 from db.models.base import any_of
 from db.session import connect, transaction
+from db.storage import files
+from db.storage.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+    from db.storage.bucket import Bucket
+    from db.storage.errors import StorageError
 
 #: Time in which a file is deleted, unless the command was interrupted or the disk refused it.
 OVERDUE = dt.timedelta(hours=1)
@@ -34,6 +42,8 @@ OVERDUE = dt.timedelta(hours=1)
 PAGE = 1000
 #: Key of the advisory lock of the files: exclusive to delete some, shared to copy all.
 LOCK = 0x46494C45
+#: Key of the advisory lock of moves to the object storage: an object must not be put after it was deleted.
+MOVES = 0x4D4F5645
 #: Condition: no backup holds the lock.
 NO_BACKUP = text("""
     NOT EXISTS (
@@ -41,12 +51,14 @@ NO_BACKUP = text("""
         WHERE locktype = 'advisory' AND classid = 0 AND objid = :lock AND mode = 'ShareLock' AND granted
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """)
+#: Condition: the file of the instance is in the object storage, or is being moved there.
+MAY_BE_MOVED = Instance.object_sha256.is_not(None) | Instance.storage_due_at.is_not(None)
 #: Seconds that a backup waits for the end of a deletion, and between two attempts.
 MAX_WAIT_SECONDS, POLL_SECONDS = 60.0, 0.5
 
 
 class BackupRunning(NotPossible):
-    """Raised when files cannot be deleted because a backup copies them."""
+    """Raised when files cannot be deleted because a backup copies them, or because they are being moved."""
 
 
 @contextmanager
@@ -63,38 +75,76 @@ def deleting(url: str) -> Iterator[Callable[[], object]]:
 
 
 @contextmanager
-def held_off(url: str) -> Iterator[None]:
-    """Keep all files within the block; raises NotPossible if files are deleted for longer than MAX_WAIT_SECONDS."""
-    with _locked(url, "SELECT pg_try_advisory_lock_shared(%s)", "SELECT 1") as locked:
-        ends_at = time.monotonic() + MAX_WAIT_SECONDS
-        while not locked():
-            if time.monotonic() > ends_at:
-                raise NotPossible("another command deletes files, such as `prelim retain`: try again when it has ended")
-            time.sleep(POLL_SECONDS)
+def moving(url: str) -> Iterator[bool]:
+    """Move files to the object storage within the block, unless it is False: another process moves or deletes some."""
+    with _locked(url, "SELECT pg_try_advisory_lock(%s)", "SELECT 1", MOVES) as locked:
+        yield locked()
+
+
+@contextmanager
+def _no_moves(url: str) -> Iterator[None]:
+    """Hold moves off within the block; raises BackupRunning if one does not end within MAX_WAIT_SECONDS."""
+    with _locked(url, "SELECT pg_try_advisory_lock(%s)", "SELECT 1", MOVES) as locked:
+        _wait(locked, BackupRunning("files are being moved to the object storage: they are deleted by the next run"))
         yield
 
 
 @contextmanager
-def _locked(url: str, attempt: LiteralString, limit: LiteralString) -> Iterator[Callable[[], bool]]:
-    """Function that takes the lock of the files unless it is taken; it ends with the block."""
+def held_off(url: str) -> Iterator[None]:
+    """Keep all files within the block; raises NotPossible if files are deleted for longer than MAX_WAIT_SECONDS."""
+    with _locked(url, "SELECT pg_try_advisory_lock_shared(%s)", "SELECT 1") as locked:
+        _wait(
+            locked, NotPossible("another command deletes files, such as `prelim retain`: try again when it has ended")
+        )
+        yield
+
+
+def _wait(locked: Callable[[], bool], failure: NotPossible) -> None:
+    """Wait for a lock; raises *failure* after MAX_WAIT_SECONDS."""
+    ends_at = time.monotonic() + MAX_WAIT_SECONDS
+    while not locked():
+        if time.monotonic() > ends_at:
+            raise failure
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _locked(url: str, attempt: LiteralString, limit: LiteralString, key: int = LOCK) -> Iterator[Callable[[], bool]]:
+    """Function that takes the lock *key* unless it is taken; it ends with the block."""
     try:
         with connect(url) as connection:
             connection.execute(limit)
-            yield lambda: bool((connection.execute(attempt, [LOCK]).fetchone() or [False])[0])
+            yield lambda: bool((connection.execute(attempt, [key]).fetchone() or [False])[0])
     except psycopg.Error as error:
         raise OperationalError(None, None, error) from error
 
 
 def note(session: Session, paths: Collection[str]) -> None:
-    """Note that these files, relative to the data directory, are to be deleted."""
+    """Note that these files, relative to the data directory, are to be deleted; before their rows are."""
     if paths:
-        session.execute(insert(FileDeletion).on_conflict_do_nothing(), [{"file_path": path} for path in paths])
+        moved = set(
+            session.scalars(select(Instance.file_path).where(Instance.file_path == any_of(paths), MAY_BE_MOVED))
+        )
+        _note(session, [{"file_path": path, "in_storage": path in moved} for path in paths])
 
 
-def after(session: Session, path: str, limit: int) -> Sequence[str]:
-    """Return the next paths to delete, in their order."""
-    paths = select(FileDeletion.file_path).where(FileDeletion.file_path > path)
-    return session.scalars(paths.order_by(FileDeletion.file_path).limit(limit)).all()
+def note_objects(session: Session, paths: Collection[str]) -> None:
+    """Note that these files and their objects, of rows that are deleted, are to be deleted."""
+    if paths:
+        _note(session, [{"file_path": path, "in_storage": True} for path in paths])
+
+
+def _note(session: Session, rows: Sequence[dict[str, object]]) -> None:
+    statement = insert(FileDeletion)
+    either = statement.excluded.in_storage | FileDeletion.in_storage
+    again = statement.on_conflict_do_update(index_elements=["file_path"], set_={"in_storage": either})
+    session.execute(again, rows)
+
+
+def after(session: Session, path: str, limit: int) -> Sequence[Row[str, bool]]:
+    """Return the next paths to delete, in their order, and whether the object storage may have them."""
+    paths = select(FileDeletion.file_path, FileDeletion.in_storage).where(FileDeletion.file_path > path)
+    return session.execute(paths.order_by(FileDeletion.file_path).limit(limit)).all()
 
 
 def noted(session: Session, paths: Collection[str]) -> set[str]:
@@ -113,24 +163,25 @@ def forget(session: Session, paths: Collection[str]) -> None:
     session.execute(delete(FileDeletion).where(FileDeletion.file_path == any_of(paths)))
 
 
-def delete_files(url: str, data_dir: Path) -> OSError | None:
-    """Delete the noted files, also those of interrupted commands; return the first error of one that stays.
+def delete_files(settings: Settings) -> OSError | StorageError | None:
+    """Delete the noted files and objects, also those of interrupted commands; return the first error of one that stays.
 
     Raises BackupRunning.
     """
-    failures: list[OSError] = []
-    last = ""
-    with deleting(url) as keep_lock:
+    url, bucket = settings.database(), files.bucket(settings)
+    with deleting(url) as keep_lock, nullcontext() if bucket is None else _no_moves(url):
+        deletion = _Deletion(settings.operations.data_dir, bucket, keep_lock)
+        last = ""
         while True:
             with transaction(url) as session:
-                paths = after(session, last, PAGE)
-                unnamed = set(paths) - _named(session, paths)
-            if not paths:
-                return failures[0] if failures else None
-            stay = _delete(data_dir, unnamed, failures, keep_lock)
+                page = after(session, last, PAGE)
+                named = _named(session, [row.file_path for row in page])
+            if not page:
+                return deletion.failure
+            stay = deletion.run([row for row in page if row.file_path not in named])
             with transaction(url) as session:
-                forget(session, set(paths) - stay)
-            last = paths[-1]
+                forget(session, {row.file_path for row in page} - stay)
+            last = page[-1].file_path
 
 
 def _named(session: Session, paths: Collection[str]) -> set[str]:
@@ -139,22 +190,43 @@ def _named(session: Session, paths: Collection[str]) -> set[str]:
     return {path for column in tables for path in session.scalars(select(column).where(column == any_of(paths)))}
 
 
-def _delete(
-    data_dir: Path, paths: Collection[str], failures: list[OSError], keep_lock: Callable[[], object]
-) -> set[str]:
-    """Delete files durably; return the paths of those that stay. Raises OSError if a folder cannot be flushed."""
-    stay = set()
-    for path in paths:
-        keep_lock()
+class _Deletion:
+    """Deletes files durably, and their objects."""
+
+    def __init__(self, data_dir: Path, bucket: Bucket | None, keep_lock: Callable[[], object]) -> None:
+        self._data_dir = data_dir
+        self._bucket = bucket
+        self._keep_lock = keep_lock
+        #: First error of a file, and of an object: the others would wait for the same.
+        self.failure: OSError | StorageError | None = None
+        self._unavailable: Unavailable | None = None
+
+    def run(self, rows: Sequence[Row[str, bool]]) -> set[str]:
+        """Delete files; return the paths of those that stay. Raises OSError if a folder cannot be flushed."""
+        stay = set()
+        for path, in_storage in rows:
+            self._keep_lock()
+            try:
+                (self._data_dir / path).unlink(missing_ok=True)
+                if in_storage:
+                    (self._data_dir / files.CACHE / files.cache_name(path)).unlink(missing_ok=True)
+                    self._delete_object(path)
+            except (OSError, Unavailable) as error:
+                self.failure = self.failure or error
+                stay.add(path)
+        for folder in {(self._data_dir / path).parent for path, _ in rows}:
+            if folder.exists():
+                _flush(folder)
+        return stay
+
+    def _delete_object(self, path: str) -> None:
+        if self._unavailable is not None:
+            raise self._unavailable
         try:
-            (data_dir / path).unlink(missing_ok=True)
-        except OSError as error:
-            failures.append(error)
-            stay.add(path)
-    for folder in {(data_dir / path).parent for path in paths}:
-        if folder.exists():
-            _flush(folder)
-    return stay
+            files.required(self._bucket).delete(files.key(path))
+        except Unavailable as error:
+            self._unavailable = error
+            raise
 
 
 def _flush(folder: Path) -> None:

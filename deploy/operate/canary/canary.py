@@ -165,6 +165,6 @@ def delete_ended(settings: Settings) -> None:
             retention.delete_studies(session, studies)
     if studies:
         try:
-            file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+            file_deletions.delete_files(settings)
         except BackupRunning:
             log.info("canary.files_wait")

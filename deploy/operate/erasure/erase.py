@@ -102,7 +102,7 @@ def resume(settings: Settings, console: Console) -> Amount:
             break
         time.sleep(INDEXER_SECONDS)
     unnamed_files.forget_transfers(settings)
-    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    failure = file_deletions.delete_files(settings)
     if failure is not None:
         raise failure
     report_images.remove_unused(settings, dry_run=False)

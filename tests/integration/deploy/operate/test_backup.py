@@ -330,12 +330,12 @@ def test_files_are_not_deleted_during_a_backup(settings: Settings) -> None:
         # Its deletion waits: it is not late.
         assert overdue(url) == []
         with pytest.raises(BackupRunning):
-            file_deletions.delete_files(url, data_dir)
+            file_deletions.delete_files(settings)
     assert (data_dir / "old.dcm").exists()
 
     with transaction(url) as session:
         file_deletions.note(session, [file.relative_to(data_dir).as_posix()])
-    assert file_deletions.delete_files(url, data_dir) is None
+    assert file_deletions.delete_files(settings) is None
     assert not (data_dir / "old.dcm").exists()
     # A row names it: it stays.
     assert file.exists()

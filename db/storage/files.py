@@ -1,0 +1,275 @@
+"""Find the bytes of a received object: its local file or, if it was moved, its object in the bucket.
+
+The door of every reader of stored files. A file that was moved is read into a cache with a limit, below the data
+directory, and its digest is verified. What is in use is never removed from the cache: each user has a file with a lock
+there, and what was used since the oldest of them began stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from db.storage.errors import Damaged, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from db.settings import Settings
+    from db.settings.object_storage import Storage
+    from db.storage.bucket import Bucket
+
+#: Folder of the files that are moved, relative to the data directory; a key is the path below it.
+STORE = "spool/store/"
+#: Cache of objects, below the data directory.
+CACHE = "object_cache"
+#: Time before its deletion from which a local file is pinned for its readers: no reader takes longer.
+PINNED = dt.timedelta(hours=1)
+USER, PART = ".user", ".part"
+#: Between folder and name of a file in the cache; names begin with it nowhere else.
+SEPARATOR = "_"
+#: Seconds after which a user without a lock has ended: it takes the lock sooner.
+USER_SECONDS = 60.0
+#: Seconds between two measures of the cache.
+MEASURE_SECONDS = 5.0
+
+
+class StoredFile(Protocol):
+    """Columns of an instance about its file."""
+
+    @property
+    def file_path(self) -> str: ...  # noqa: D102
+    @property
+    def object_sha256(self) -> str | None: ...  # noqa: D102
+    @property
+    def storage_due_at(self) -> dt.datetime | None: ...  # noqa: D102
+
+
+def key(file_path: str) -> str:
+    """Return the key of a stored file: its path below the store, without anything of a patient."""
+    return PurePosixPath(file_path).relative_to(STORE).as_posix()
+
+
+def file_path(key: str) -> str:
+    """Return the path of an object's file, relative to the data directory."""
+    return STORE + key
+
+
+def cache_name(file_path: str) -> str:
+    """Return the name in the cache of a stored file."""
+    return key(file_path).replace("/", SEPARATOR)
+
+
+def bucket(settings: Settings) -> Bucket | None:
+    """Return the bucket of the settings; None without one."""
+    return None if settings.storage.storage_url is None else _bucket(settings.storage)
+
+
+def required(found: Bucket | None) -> Bucket:
+    """Return the bucket; raises Unavailable without one."""
+    if found is None:
+        raise Unavailable(
+            "objects are in an object storage: set PRELIM_STORAGE_URL and its keys, as for the dispatcher"
+        )
+    return found
+
+
+@lru_cache(maxsize=8)
+def _bucket(storage: Storage) -> Bucket:
+    # Only here: a process without an object storage imports no HTTP client.
+    from db.storage.bucket import Bucket  # noqa: PLC0415
+    from db.storage.connections import Place  # noqa: PLC0415
+    from db.storage.signing import Credentials  # noqa: PLC0415
+
+    name, region = storage.bucket, storage.storage_region
+    access, secret = storage.storage_access_key, storage.storage_secret_key
+    if storage.storage_endpoint is None:
+        place = Place(secure=True, host=f"{name}.s3.{region}.amazonaws.com", port=None, base="")
+    else:
+        parts = urlsplit(storage.storage_endpoint)
+        place = Place(parts.scheme == "https", parts.hostname or "", parts.port, f"/{name}")
+    credentials = Credentials(
+        access.get_secret_value() if access else "", secret.get_secret_value() if secret else "", region
+    )
+    return Bucket(place, name, storage.prefix, credentials, storage.storage_ca_file)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Files]:
+    """Files that stay readable within the block."""
+    files = Files(settings)
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+def bring_back(settings: Settings, row: StoredFile) -> Path:
+    """Return the local path of a file, to which its object is read if it was moved; raises StorageError, OSError."""
+    local = settings.operations.data_dir / row.file_path
+    if row.object_sha256 is not None and not local.exists():
+        with opened(settings) as files:
+            path = files.path(row)
+            part = local.with_name(f"{local.name}.{uuid.uuid4()}{PART}")
+            with path.open("rb") as source, part.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+                target.flush()
+                os.fsync(target.fileno())
+            part.replace(local)
+    return local
+
+
+class Files:
+    """Stored files of one reader; its paths are valid until it is closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._data_dir = settings.operations.data_dir
+        self._cache = self._data_dir / CACHE
+        self._beginning = threading.Lock()
+        self._user: int | None = None
+        self._user_path: Path | None = None
+
+    def path(self, row: StoredFile) -> Path:
+        """Return a path with the bytes of an object, which need not exist if it has only been on local disk.
+
+        Raises Unavailable if the object storage or the cache cannot be used now; Missing and Damaged.
+        """
+        local = self._data_dir / row.file_path
+        if row.object_sha256 is None:
+            return local
+        stays = row.storage_due_at is not None and row.storage_due_at > dt.datetime.now(dt.UTC) + PINNED
+        if stays and local.exists():
+            return local
+        try:
+            self._begin()
+            cached = self._cache / cache_name(row.file_path)
+            return cached if _use(cached) or _pin(local, cached) else self._fetch(row, cached)
+        except OSError as error:
+            raise Unavailable(f"the cache {self._cache} cannot be used: {error.strerror}") from error
+
+    def lost(self, row: StoredFile) -> Path:
+        """Return the local path of a file, for one that cannot be had."""
+        return self._data_dir / row.file_path
+
+    def close(self) -> None:
+        """End the use of the paths."""
+        if self._user is not None and self._user_path is not None:
+            self._user_path.unlink(missing_ok=True)
+            os.close(self._user)
+            self._user = None
+
+    def _begin(self) -> None:
+        """Note in the cache that it is in use; once, for all threads."""
+        with self._beginning:
+            if self._user is None:
+                self._enter()
+
+    def _enter(self) -> None:
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._user_path = self._cache / f"{uuid.uuid4()}{USER}"
+        self._user = os.open(self._user_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._user, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _fetch(self, row: StoredFile, cached: Path) -> Path:
+        """Read an object into the cache, a second time if it arrives damaged."""
+        source = required(bucket(self._settings))
+        for _ in range(2):
+            part = cached.with_name(f"{cached.name}.{uuid.uuid4()}{PART}")
+            try:
+                if _download(source, key(row.file_path), part) == row.object_sha256:
+                    part.replace(cached)
+                    _shrink(self._cache, int(self._settings.storage.storage_cache_gib * 2**30))
+                    return cached
+            finally:
+                part.unlink(missing_ok=True)
+        raise Damaged(f"{source.name} has another object as {key(row.file_path)}: restore it from a backup")
+
+
+def _download(source: Bucket, name: str, path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+
+        def take(block: bytes) -> None:
+            digest.update(block)
+            file.write(block)
+
+        source.get(name, take)
+    return digest.hexdigest()
+
+
+def _use(cached: Path) -> bool:
+    """Note the use of a cached object; return whether it is there."""
+    try:
+        os.utime(cached)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _pin(local: Path, cached: Path) -> bool:
+    """Give a local file, which may be deleted soon, a second path in the cache; return whether it is there."""
+    try:
+        os.link(local, cached)
+    except FileExistsError:
+        return _use(cached)
+    except OSError:  # it is moved, or on another disk
+        return False
+    return _use(cached)
+
+
+class _Measure:
+    """Time of the last measure of the cache by this process."""
+
+    at = 0.0
+
+
+def _shrink(cache: Path, limit: int) -> None:
+    """Delete the objects used longest ago until the cache has its size, without those that may be in use."""
+    if time.monotonic() < _Measure.at + MEASURE_SECONDS:
+        return
+    _Measure.at = time.monotonic()
+    with os.scandir(cache) as entries:
+        found = [(entry, entry.stat()) for entry in entries if entry.is_file()]
+    users = [(entry, status) for entry, status in found if entry.name.endswith(USER)]
+    began = min((status.st_mtime for entry, status in users if _is_alive(entry.path)), default=time.time())
+    total = sum(status.st_size for _, status in found)
+    for entry, status in sorted(found, key=lambda pair: pair[1].st_mtime):
+        if total <= limit or status.st_mtime >= began:
+            return
+        if not entry.name.endswith(USER):
+            with contextlib.suppress(FileNotFoundError):
+                Path(entry.path).unlink()
+            total -= status.st_size
+
+
+def _is_alive(path: str) -> bool:
+    """Return whether a user of the cache is alive; the file of one that ended without closing is deleted."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.fstat(descriptor).st_mtime > time.time() - USER_SECONDS:
+            return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).unlink()
+        return False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""Rows of the files to be moved to the object storage, and of the local copies to be deleted after it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import func, select, text, update
+
+from db.models import Instance
+from db.models.base import any_of
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Mapping, Sequence
+
+    from sqlalchemy import Row
+    from sqlalchemy.orm import Session
+
+    FileRow = Row[uuid.UUID, str, int, str]
+
+#: Pause of a file that cannot be moved for a reason of its own.
+SET_ASIDE = dt.timedelta(hours=1)
+IS_DUE = Instance.storage_due_at <= func.clock_timestamp()
+NOT_MOVED, MOVED = Instance.object_sha256.is_(None), Instance.object_sha256.is_not(None)
+MARK = text("""
+    UPDATE instances SET object_sha256 = done.sha256, storage_due_at = clock_timestamp() + :kept
+    FROM (SELECT unnest(CAST(:paths AS text[])) AS file_path, unnest(CAST(:digests AS text[])) AS sha256) AS done
+    WHERE instances.file_path = done.file_path AND object_sha256 IS NULL
+    RETURNING instances.file_path
+""")
+WAITING = text("""
+    SELECT count(*) FILTER (WHERE storage_due_at <= clock_timestamp()),
+        coalesce(extract(epoch FROM clock_timestamp() - min(storage_due_at)), 0),
+        count(*) FILTER (WHERE storage_due_at > clock_timestamp())
+    FROM instances WHERE storage_due_at IS NOT NULL AND object_sha256 IS NULL
+""")
+
+
+class Waiting(NamedTuple):
+    """Files that wait to be moved, age of the oldest in seconds, and files that cannot be moved for now."""
+
+    files: int
+    oldest_seconds: float
+    set_aside: int
+
+
+def due(session: Session, limit: int) -> Sequence[FileRow]:
+    """Return id, path, size and digest of files to be moved, those that wait longest first."""
+    columns = Instance.id, Instance.file_path, Instance.file_bytes, Instance.sha256
+    return session.execute(
+        select(*columns).where(NOT_MOVED, IS_DUE).order_by(Instance.storage_due_at).limit(limit)
+    ).all()
+
+
+def mark(session: Session, digests: Mapping[str, str], kept: dt.timedelta) -> set[str]:
+    """Note the objects of files, by path; return the paths of which there is no such row any more.
+
+    The local copies are to be deleted after the time *kept*.
+    """
+    values = {"paths": [*digests], "digests": [*digests.values()], "kept": kept}
+    return digests.keys() - set(session.scalars(MARK, values)) if digests else set()
+
+
+def set_aside(session: Session, paths: Collection[str]) -> None:
+    """Try files again after a pause, so that they do not delay the others."""
+    later = func.clock_timestamp() + SET_ASIDE
+    session.execute(update(Instance).where(Instance.file_path == any_of(paths), NOT_MOVED).values(storage_due_at=later))
+
+
+def to_delete(session: Session, limit: int) -> Sequence[Row[str, str | None]]:
+    """Return path and digest of moved files whose local copies are to be deleted."""
+    columns = Instance.file_path, Instance.object_sha256
+    return session.execute(select(*columns).where(MOVED, IS_DUE).order_by(Instance.storage_due_at).limit(limit)).all()
+
+
+def deleted(session: Session, paths: Collection[str]) -> None:
+    """Note that local copies are deleted."""
+    moved = Instance.file_path == any_of(paths), MOVED
+    session.execute(update(Instance).where(*moved).values(storage_due_at=None))
+
+
+def adopt(session: Session, paths: Collection[str]) -> int:
+    """Make local files due of which nothing was: received before there was an object storage, or left by a crash."""
+    undone = Instance.file_path == any_of(paths), Instance.storage_due_at.is_(None)
+    found = update(Instance).where(*undone).values(storage_due_at=func.clock_timestamp())
+    return len(session.scalars(found.returning(Instance.id)).all())
+
+
+def return_to_disk(session: Session, paths: Collection[str]) -> None:
+    """Note that files are on local disk only, and are to be moved."""
+    values = {"object_sha256": None, "storage_due_at": func.clock_timestamp()}
+    session.execute(update(Instance).where(Instance.file_path == any_of(paths)).values(values))
+
+
+def waiting(session: Session) -> Waiting:
+    """Return what waits to be moved."""
+    return Waiting(*session.execute(WAITING).one())
