@@ -34,7 +34,10 @@ class ErrorCode(CodeWithMeaning):
     SEALED = "sealed", "The reader has not yet looked at the study, as the setting `drafts` requires before a draft."
     NO_PICTURE = "no_picture", "The stored frame cannot be shown; `reason` says why."
     INTERNAL_ERROR = "internal_error", "An unexpected error; the log of the server has its place."
-    UNAVAILABLE = "unavailable", "The database or the identity provider cannot be reached, or all decoders are busy."
+    UNAVAILABLE = (
+        "unavailable",
+        "The database, the identity provider or the object storage cannot be reached, or all decoders are busy.",
+    )
 
 
 #: Media type of problems (RFC 9457).

@@ -37,6 +37,10 @@ class Reason(CodeWithMeaning):
     # The study as a whole.
     NO_IMAGES = "no_images", "the study contains no image that can be reported"
     MISSING_FILES = "missing_files", "stored files of the study are missing on disk"
+    STORAGE_UNAVAILABLE = (
+        "storage_unavailable",
+        "the object storage that has images of the study does not answer; the job waits, and no attempt is counted",
+    )
     DEMO_CHECKPOINT = "demo_checkpoint", "a demo checkpoint reports only studies sent to `PRELIM_DEMO_AE_TITLES`"
 
     STORE_ONLY = "store_only", "by a rule of `PRELIM_RULES` the study is only stored; `detail` has the reason"

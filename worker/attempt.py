@@ -5,25 +5,27 @@ from __future__ import annotations
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
 
 from db.answers import inquiries, predictions
 from db.answers.answer import Answer, Diagnosis
 from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, TransientFailure
-from db.jobs import claims
+from db.jobs import claimed_study, claims
 from db.logs import frames, stack
 from db.reference import fingerprint
 from db.reports import image_files
 from db.reports.versions import Draft
 from db.session import statements, transaction
 from db.states import JobKind, JobState
+from db.storage import files
+from db.storage.errors import Unavailable
 from db.studies import imaging_request, lifecycle, other_objects, transfers
 from db.studies.identity import decisions
-from worker.images.study import StoredInstance
+from worker.images.stored_files import located
 from worker.pipeline.pipeline import StudyToReport
 
 if TYPE_CHECKING:
@@ -55,23 +57,6 @@ DATABASE_PAUSE_SECONDS = 1.0
 MARGIN = 0.1
 #: Share of a lease without progress that counts as silence; the lease is extended only when a third of it is used.
 SILENT = 0.5
-
-#: A study and its reportable instances in one round trip; the flags say which rarer rows exist and must be read, too.
-STUDY = text("""
-    SELECT patient_id, patient_sex, study_instance_uid, studies.modality, studies.body_part, indication,
-        file_path, sop_instance_uid, called_ae_title, broken_off_at IS NOT NULL AS broken_off, requested_procedure,
-        EXISTS (SELECT FROM identity_decisions WHERE study_id = studies.id) AS decided,
-        EXISTS (SELECT FROM studies AS other
-            WHERE other.study_instance_uid = studies.study_instance_uid AND other.id <> studies.id) AS shared,
-        EXISTS (SELECT FROM instances AS other
-            WHERE other.study_id = studies.id AND NOT other.reportable) AS other_objects,
-        EXISTS (SELECT FROM specialist_predictions AS sent WHERE draft <> '' AND (sent.study_id = studies.id
-            OR sent.study_id IS NULL AND sent.study IN (study_instance_uid, accession_number))) AS drafted
-    FROM studies LEFT JOIN instances
-        ON instances.study_id = studies.id AND instances.reportable AND instances.revision <= :revision
-    WHERE studies.id = :study_id
-    ORDER BY sop_instance_uid
-""")
 
 
 class Attempt:
@@ -108,7 +93,8 @@ class Attempt:
 
     def _outcome(self, write: Write) -> Outcome:
         try:
-            result = write(self._load_study(), self.extend_lease)
+            with files.opened(self._settings) as stored:
+                result = write(self._load_study(stored), self.extend_lease)
             if isinstance(result, Draft):
                 self._write_images(result)
             self.extend_lease()
@@ -122,8 +108,8 @@ class Attempt:
             return self._end("failed", outcome)
         except TransientFailure as outcome:
             return self._retry(outcome)
-        except OperationalError as error:
-            return self._give_back() if error.connection_invalidated else self._unexpected(error)
+        except (OperationalError, Unavailable) as error:
+            return self._without_service(error)
         except Exception as error:  # noqa: BLE001 - a process boundary: an unknown fault must not take the worker down
             return self._unexpected(error)
 
@@ -174,12 +160,13 @@ class Attempt:
         self.ended = True
         log.error("attempt.silent", job_id=str(self.claim.job_id), seconds=round(self.silent_seconds), frames=where)
 
-    def _load_study(self) -> StudyToReport:
-        return self._until_available(self._read_study, self._lease)
+    def _load_study(self, stored: files.Files) -> StudyToReport:
+        study, images = self._until_available(self._read_study, self._lease)
+        return replace(study, instances=located(stored, images, self.extend_lease))
 
-    def _read_study(self) -> StudyToReport:
+    def _read_study(self) -> tuple[StudyToReport, list[Row[Any]]]:
         with statements(self._url) as session:
-            rows = session.execute(STUDY, {"study_id": self.claim.study_id, "revision": self.claim.revision}).all()
+            rows = claimed_study.rows(session, self.claim)
             study, images = rows[0], [row for row in rows if row.file_path is not None]
             corrections = _corrections(session, study, self.claim.study_id)
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
@@ -189,8 +176,8 @@ class Attempt:
             inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
             others = study.other_objects
             not_images = other_objects.not_images(session, self.claim.study_id, self.claim.kind) if others else []
-        return StudyToReport(
-            instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
+        loaded = StudyToReport(
+            instances=[],
             modality=study.modality,
             body_part=study.body_part,
             patient_sex=study.patient_sex.strip().upper() if study.patient_sex.strip().upper() in ("M", "F") else "",
@@ -205,6 +192,7 @@ class Attempt:
             predictions=given,
             drafts=drafts,
         )
+        return loaded, images
 
     def _late_arrivals(self, session: Session) -> list[str]:
         """Return the sentences about images since the last report; an answer names its revision instead."""
@@ -253,10 +241,18 @@ class Attempt:
         self.reason = outcome.reason
         return state
 
-    def _give_back(self) -> Outcome:
-        """Return the job because the database went away in the middle of the attempt, which is not counted."""
-        self._store(lambda session: claims.give_back(session, self.claim))
+    def _give_back(self, waits_for: tuple[Reason, str] | None = None) -> Outcome:
+        """Return the job because a service went away in the middle of the attempt, which is not counted."""
+        self._store(lambda session: claims.give_back(session, self.claim, waits_for))
         return "retry"
+
+    def _without_service(self, error: OperationalError | Unavailable) -> Outcome:
+        """Return the job because database or object storage went away in the middle of the attempt."""
+        if isinstance(error, OperationalError):
+            return self._give_back() if error.connection_invalidated else self._unexpected(error)
+        log.warning("attempt.waits_for_storage", error=str(error))
+        self.reason = Reason.STORAGE_UNAVAILABLE
+        return self._give_back((self.reason, str(error)))
 
     def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
         self.reason = outcome.reason

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 JITTER = 0.25
 #: Longest pause before a retry, in seconds: ten minutes is longer than most outages.
 MAX_PAUSE_SECONDS = 600
+#: Pause of a job that waits for a service.
+WAIT_SECONDS = 15
 #: Values of a job that returns to the queue: without owner, to be announced again.
 RETURNED: dict[str, Any] = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
 
@@ -173,9 +175,13 @@ def fail(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
     _end(session, claim, StudyState.FAILED, reason, detail)
 
 
-def give_back(session: Session, claim: Claim) -> None:
-    """Return the job to the queue because its worker is stopping; the attempt is not counted."""
-    _update(session, claim, **RETURNED, attempt=Job.attempt - 1)
+def give_back(session: Session, claim: Claim, waits_for: tuple[Reason, str] | None = None) -> None:
+    """Return the job to the queue, after a pause if it *waits_for* a service; the attempt is not counted."""
+    values: dict[str, Any] = {}
+    if waits_for is not None:
+        due = func.clock_timestamp() + dt.timedelta(seconds=WAIT_SECONDS)
+        values = {"reason": waits_for[0], "detail": waits_for[1], "available_at": due}
+    _update(session, claim, **RETURNED, **values, attempt=Job.attempt - 1)
 
 
 def retry_later(
@@ -281,12 +287,8 @@ def _end(session: Session, claim: Claim, state: StudyState, reason: Reason, deta
 def _update(session: Session, claim: Claim, **values: Any) -> None:
     updated = session.execute(
         update(Job)
-        .where(
-            Job.id == claim.job_id,
-            Job.fence == claim.fence,
-            Job.claim_token == claim.token,
-            Job.state == JobState.RUNNING,
-        )
+        .where(Job.id == claim.job_id, Job.fence == claim.fence, Job.claim_token == claim.token)
+        .where(Job.state == JobState.RUNNING)
         .values(**values)
         .returning(Job.id)
     ).one_or_none()

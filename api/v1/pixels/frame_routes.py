@@ -13,7 +13,11 @@ from api.v1 import reading
 from api.v1.body import Body
 from api.v1.pixels.decoders import Busy, Decoders, NoPicture
 from api.v1.requests.conditional import matches
+from db.errors import Reason
 from db.reports import stored_images
+from db.storage import files
+from db.storage.errors import StorageError, Unavailable
+from db.storage.files import StoredFile
 
 #: Greatest frame of an object.
 MAX_FRAME = 250_000
@@ -95,15 +99,33 @@ def frame(
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
     if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    path = request.app.state.settings.operations.data_dir / row.file_path
-    # No transaction is open while a frame is decoded.
+    # No transaction is open while a file is read and a frame is decoded.
+    caller.session.expunge(row)
     caller.session.commit()
-    return Response(_message(_decoders(request), path, frame), media_type="application/octet-stream", headers=headers)
+    body = _of_file(request, row, frame)
+    return Response(body, media_type="application/octet-stream", headers=headers)
 
 
 def _decoders(request: Request) -> Decoders:
     found: Decoders = request.app.state.decoders
     return found
+
+
+def _of_file(request: Request, row: StoredFile, frame: int) -> bytes:
+    """Return the message of a frame, of a file that may have been moved to the object storage."""
+    try:
+        with files.opened(request.app.state.settings) as stored:
+            return _message(_decoders(request), stored.path(row), frame)
+    except Unavailable as error:
+        hint = "look at it in the PACS, or try again in a moment"
+        problem = Problem(error=ErrorCode.UNAVAILABLE, message=str(error), hint=hint)
+        raise ApiError(503, problem, {"Retry-After": "10"}) from error
+    except StorageError as error:
+        code, detail = Reason.MISSING, "its object is lost or damaged in the object storage; `prelim audit` names it"
+        message = f"the frame cannot be shown: {detail}"
+        hint = "look at it in the PACS"
+        problem = Problem(error=ErrorCode.NO_PICTURE, message=message, hint=hint, reason=code, reason_detail=detail)
+        raise ApiError(404, problem) from error
 
 
 def _message(decoders: Decoders, path: Any, frame: int) -> bytes:
