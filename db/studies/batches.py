@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Columns of a new row, each with a parameter: the array of its values. The statement does not grow with the batch.
 TABLE = Instance.metadata.tables[Instance.__tablename__]
-COLUMNS = [column for column in TABLE.columns if column.name not in {"id", "indexed_at"}]
+COLUMNS = [column for column in TABLE.columns if column.name not in {"id", "indexed_at", "object_sha256"}]
 ROWS = select(*(func.unnest(bindparam(column.name, type_=ARRAY(column.type))) for column in COLUMNS))
 INSERT = (
     insert(TABLE)

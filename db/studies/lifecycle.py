@@ -79,6 +79,8 @@ class ReceivedInstance:
     association_id: str = ""
     calling_ae_title: str = ""
     called_ae_title: str = ""
+    #: When its file is to be moved to the object storage; None without one.
+    storage_due_at: dt.datetime | None = None
 
 
 #: Studies that an ambiguous name lists: an accession number has a few.

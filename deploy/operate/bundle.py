@@ -18,6 +18,7 @@ from sqlalchemy import select
 from db.models import Instance, Job
 from db.operations import heartbeats
 from db.session import reading
+from db.storage import files
 from db.studies import lifecycle
 from dicom_listener.spool.durable import open_regular
 
@@ -55,10 +56,7 @@ def write(settings: Settings, name: str, path: Path) -> None:
     bundle = {
         "study": _columns(study, STUDY),
         "jobs": [_columns(job, JOB) for job in jobs],
-        "instances": [
-            _columns(row, INSTANCE) | {"header": _header(settings.operations.data_dir / row.file_path)}
-            for row in instances
-        ],
+        "instances": [_columns(row, INSTANCE) | {"header": _header(settings, row)} for row in instances],
         "workers": [process.info for process in workers],
         "versions": {name: version(name) for name in DISTRIBUTIONS},
         "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},
@@ -74,9 +72,9 @@ def _columns(row: Study | Job | Instance, names: str) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names.split()}
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(settings: Settings, row: Instance) -> dict[str, Any]:
     try:
-        with open_regular(path) as file, disable_value_validation():
+        with files.opened(settings) as stored, open_regular(stored.path(row)) as file, disable_value_validation():
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(ELEMENTS))
             return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
     # A boundary: any error of the reader belongs in the bundle.

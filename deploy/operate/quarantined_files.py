@@ -18,6 +18,8 @@ from db.errors import NotPossible, Reason, UnknownStudy
 from db.models import Instance, Quarantined
 from db.operations import quarantine
 from db.session import reading, transaction
+from db.storage import files
+from db.storage.errors import StorageError
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from db.studies.identity import replacement
@@ -47,11 +49,11 @@ MAX_OBJECTS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A file in quarantine and the stored file of the same SOP Instance UID, relative to the data directory."""
+    """A file in quarantine, relative to the data directory, and the stored instance of the same SOP Instance UID."""
 
     quarantined_id: uuid.UUID
     new: str
-    old: str
+    stored: Instance
 
 
 def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> None:
@@ -80,11 +82,11 @@ def take(settings: Settings, console: Console, name: str) -> int:
     for pair in pairs:
         try:
             _take(settings, pair)
-        except NotPossible as error:
+        except (NotPossible, StorageError) as error:
             failed += 1
             console.print(f"{pair.quarantined_id}: {error}", markup=False, highlight=False)
     console.print(f"{len(pairs) - failed} of {len(pairs)} objects replaced", highlight=False)
-    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    failure = file_deletions.delete_files(settings)
     if failure is not None:
         raise failure
     return failed
@@ -92,7 +94,7 @@ def take(settings: Settings, console: Console, name: str) -> int:
 
 def _pairs(session: Session, name: str) -> list[Pair]:
     query = (
-        select(Quarantined.id, Quarantined.file_path, Instance.file_path, Instance.sop_instance_uid)
+        select(Quarantined.id, Quarantined.file_path, Instance)
         .join(Instance, Instance.sop_instance_uid == Quarantined.sop_instance_uid)
         .where(Quarantined.reason == Reason.CONFLICTING_SOP_INSTANCE)
         .order_by(Quarantined.received_at.desc())
@@ -101,8 +103,7 @@ def _pairs(session: Session, name: str) -> list[Pair]:
     with contextlib.suppress(ValueError):
         found = session.execute(query.where(Quarantined.id == uuid.UUID(name))).all()
         if found:
-            quarantined_id, new, old, _ = found[0]
-            return [Pair(quarantined_id, new, old)]
+            return [Pair(*found[0])]
     try:
         study = lifecycle.find(session, name)
     except UnknownStudy as error:
@@ -110,8 +111,8 @@ def _pairs(session: Session, name: str) -> list[Pair]:
     # Of several versions of one object the latest; none that is older than the stored one.
     newer = Instance.study_id == study.id, Quarantined.received_at > Instance.received_at
     latest: dict[str, Pair] = {}
-    for quarantined_id, new, old, uid in session.execute(query.where(*newer)):
-        latest.setdefault(uid, Pair(quarantined_id, new, old))
+    for row in session.execute(query.where(*newer)):
+        latest.setdefault(row.Instance.sop_instance_uid, Pair(*row))
     return list(latest.values())
 
 
@@ -121,7 +122,8 @@ def _take(settings: Settings, pair: Pair) -> None:
     Each has both paths until the rows are exchanged, so that no transaction is open while files are linked.
     """
     data_dir, spool = settings.operations.data_dir, Spool(settings.spool)
-    new, old = data_dir / pair.new, data_dir / pair.old
+    new, old = data_dir / pair.new, data_dir / pair.stored.file_path
+    files.bring_back(settings, pair.stored)
     _require_same_pixels(old, new)
     stored, set_aside = spool.stored_path(new), spool.quarantine / old.name
     received = _read(settings, new, stored.relative_to(data_dir).as_posix())
@@ -130,8 +132,11 @@ def _take(settings: Settings, pair: Pair) -> None:
     _link(links)
     try:
         with transaction(settings.database()) as session:
-            replacement.replace(session, pair.quarantined_id, received, (pair.old, old_path), f"user {user()}")
-            file_deletions.note(session, [pair.new, pair.old])
+            # The object of the old file is deleted with it, and found by the row that still has it.
+            file_deletions.note(session, [pair.new, pair.stored.file_path])
+            replacement.replace(
+                session, pair.quarantined_id, received, (pair.stored.file_path, old_path), f"user {user()}"
+            )
     except NotPossible:
         _remove_unnamed(settings, links.values())
         raise
@@ -161,7 +166,7 @@ def _remove_unnamed(settings: Settings, links: Iterable[Path]) -> None:
 
 def _read(settings: Settings, path: Path, file_path: str) -> ReceivedInstance:
     try:
-        return headers.read(path, headers.read_meta(path), file_path, settings.study.priority_rules)
+        return headers.read(path, headers.read_meta(path), file_path, settings)
     except (ValueError, Refusal) as error:
         raise NotPossible(f"the file cannot be indexed: {error}") from error
 

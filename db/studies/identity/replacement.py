@@ -27,8 +27,8 @@ FILE_COLUMNS = ("file_path", "file_bytes", "sha256", "calling_ae_title", "receiv
 HEADER_COLUMNS = ("transfer_syntax_uid", "series_number", "instance_number", "modality", "body_part")
 #: Columns that are equal for two versions of one object.
 OBJECT_COLUMNS = ("sop_class_uid", "series_instance_uid")
-#: Columns of an instance about its reception.
-RECEPTION_COLUMNS = ("association_id", "called_ae_title")
+#: Columns of an instance about its reception, and the time of the move to the object storage that begins with it.
+RECEPTION_COLUMNS = ("association_id", "called_ae_title", "storage_due_at")
 
 
 def replace(
@@ -80,6 +80,7 @@ def replace_lost(session: Session, received: ReceivedInstance, lost_path: str) -
         return False
     for name in (*FILE_COLUMNS, *HEADER_COLUMNS, *RECEPTION_COLUMNS):
         setattr(instance, name, getattr(received, name))
+    instance.object_sha256 = None
     if instance.reportable:
         revisions.reopen(session, study)
         instance.revision = study.revision
@@ -106,6 +107,7 @@ def _swap_files(instance: Instance, row: Quarantined, received: ReceivedInstance
     old = {name: getattr(instance, name) for name in FILE_COLUMNS} | {"file_path": old_path}
     for name in (*FILE_COLUMNS, *HEADER_COLUMNS, *RECEPTION_COLUMNS):
         setattr(instance, name, getattr(received, name))
+    instance.object_sha256 = None
     for name, value in old.items():
         setattr(row, name, value)
     row.reason, row.detail = Reason.REPLACED, f"replaced by {by}: its pixels are the same, its header is corrected"
