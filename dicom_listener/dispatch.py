@@ -28,6 +28,7 @@ from db.studies import procedure_steps, settling
 from dicom_listener import process_signals
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import broken_transfers, failover, indexer, unreadable
+from dicom_listener.moving import mover
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool import file_system, slots
@@ -48,12 +49,11 @@ log = structlog.get_logger()
 
 #: Database connections: the loop, and threads that deliver commitment results.
 CONNECTIONS = 10
-#: Seconds between two looks for slots of the spool whose processes have ended.
-RECOVERY_SECONDS = 5
+#: Seconds between two looks for slots of the spool whose processes have ended, and between two attempts while the
+#: database or the disk fails.
+RECOVERY_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 5, 2
 #: Seconds without a pass up to which this process is ready, and live; over the spool, a large file can take minutes.
 READY_SECONDS, LIVE_SECONDS, SPOOL_LIVE_SECONDS = 25.0, 90.0, 900.0
-#: Seconds between two attempts while the database or the disk fails.
-PAUSE_AFTER_FAILURE_SECONDS = 2
 
 
 def run_once(settings: Settings, app: celery_app.App, waiting: WaitingFiles | None = None) -> int:
@@ -202,15 +202,15 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
     files, queue = Loop("the pass over the spool"), Loop("the pass over the queue")
     threads = [
         threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
+        threading.Thread(target=mover.run, args=(settings, stop), name="mover"),
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
         threading.Thread(target=_repeat, args=(failover.RowRecovery(settings, stop).run_once, stop), name="failover"),
         threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
         threading.Thread(target=_repeat, args=(partial(unmatched.run_once, settings, stop), stop), name="unmatched"),
     ]
-    status = status_socket.serve(
-        heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_checks, settings, files, queue)
-    )
+    checks = partial(_checks, settings, files, queue)
+    status = status_socket.serve(heartbeats.Role.DISPATCHER, settings.operations.data_dir, checks)
     for thread in threads:
         thread.start()
     try:

@@ -14,15 +14,18 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import func, null, select
 
 from db.models import Instance, Quarantined
 from db.operations import invariants, row_sample
 from db.operations.invariants import Violation
 from db.session import reading, transaction
+from db.storage.errors import StorageError
 from db.studies import procedure_steps
 from db.studies.deletion import file_deletions
 from deploy.operate import report_images
+from deploy.operate.objects import audited_objects
+from deploy.operate.objects.audited_objects import Objects
 from dicom_listener.indexing import headers, lost_rows, repair
 from dicom_listener.spool.durable import PART, Spool
 from dicom_listener.spool.inbox_listing import received
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
     Rows = type[Instance | Quarantined]
-    FileRow = Row[uuid.UUID, str, int, str]
+    FileRow = Row[uuid.UUID, str, int, str, str | None]
 
 #: Seconds without a new byte after which a part file is abandoned: associations end sooner. Younger ones, and the
 #: empty ones that the listener creates in advance, are in use.
@@ -128,8 +131,10 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
     yield from _waiting(settings)
     yield from _half_received(settings)
     yield from _without_row(settings)
+    objects = Objects(settings)
     for rows in (Instance, Quarantined):
-        yield from _files_of(rows, settings, scope)
+        yield from _files_of(rows, settings, scope, objects)
+    yield from objects.unknown()
     yield from report_images.violations(settings, scope.sample, scope.since)
     if scope.resume:
         Position(settings).clear()
@@ -138,15 +143,16 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
 def repair_violation(settings: Settings, violation: Violation) -> bool:
     """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
     repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: repair.return_to_inbox, STALE: repair.recover_part}
+    files_repairs = {report_images.UNUSED: report_images.remove_file} | audited_objects.REPAIRS
     try:
         if violation.rule in repairs:
             repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
             return True
-        if violation.rule == report_images.UNUSED:
-            return report_images.remove_file(settings, violation.subject)
+        if violation.rule in files_repairs:
+            return files_repairs[violation.rule](settings, violation.subject)
         if violation.rule == DELETED_SOON:
-            return file_deletions.delete_files(settings.database(), settings.operations.data_dir) is None
-    except (OSError, file_deletions.BackupRunning):  # the disk fails, or a backup copies the file
+            return file_deletions.delete_files(settings) is None
+    except (OSError, StorageError, file_deletions.BackupRunning):  # disk or storage fail, or a backup copies the file
         return False
     if violation.rule != invariants.STEP_ENDS:
         return False
@@ -155,13 +161,13 @@ def repair_violation(settings: Settings, violation: Violation) -> bool:
     return True
 
 
-def _files_of(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Violation]:
+def _files_of(rows: Rows, settings: Settings, scope: Scope, objects: Objects) -> Iterator[Violation]:
     for page in _pages(rows, settings, scope):
         for row in page:
-            rule = _violated(settings, row)
+            rule = _violated(settings, row, objects)
             # The row or its file may have changed since: another object replaced it, or the file was repaired.
             if rule is not None and (row_now := _again(rows, settings, row.id)) is not None:
-                rule = _violated(settings, row_now)
+                rule = _violated(settings, row_now, objects)
                 if rule is not None:
                     yield Violation(rule, row_now.file_path)
 
@@ -169,7 +175,7 @@ def _files_of(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Violatio
 def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[FileRow]]:
     """Yield the rows in pages, each read in a transaction of its own."""
 
-    def columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
+    def columns(rows: Rows) -> Select[uuid.UUID, str, int, str, str | None]:
         return _columns(rows).where(*(() if scope.since is None else (rows.indexed_at > func.now() - scope.since,)))
 
     if scope.sample is not None:
@@ -189,8 +195,9 @@ def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[Fi
             page = session.execute(query.where(rows.id > page[-1].id)).all()
 
 
-def _columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
-    return select(rows.id, rows.file_path, rows.file_bytes, rows.sha256)
+def _columns(rows: Rows) -> Select[uuid.UUID, str, int, str, str | None]:
+    moved = Instance.object_sha256 if rows is Instance else null().label("object_sha256")
+    return select(rows.id, rows.file_path, rows.file_bytes, rows.sha256, moved)
 
 
 def _again(rows: Rows, settings: Settings, row_id: uuid.UUID) -> FileRow | None:
@@ -198,7 +205,7 @@ def _again(rows: Rows, settings: Settings, row_id: uuid.UUID) -> FileRow | None:
         return session.execute(_columns(rows).where(rows.id == row_id)).one_or_none()
 
 
-def _violated(settings: Settings, row: FileRow) -> str | None:
+def _violated(settings: Settings, row: FileRow, objects: Objects) -> str | None:
     path, recorded = settings.operations.data_dir / row.file_path, headers.Digest(row.file_bytes, row.sha256)
     try:
         if not recorded.sha256:  # in quarantine because it cannot be read
@@ -206,9 +213,9 @@ def _violated(settings: Settings, row: FileRow) -> str | None:
             return None
         if path.stat().st_size != recorded.file_bytes:
             return OTHER_SIZE
-        return None if headers.digest(path) == recorded else OTHER_DIGEST
+        return objects.violated(row) if headers.digest(path) == recorded else OTHER_DIGEST
     except FileNotFoundError:
-        return NO_FILE
+        return NO_FILE if row.object_sha256 is None else objects.violated(row)
     except OSError:
         # A file with a row in quarantine may be one that the disk cannot even find.
         return UNREADABLE if recorded.sha256 else None

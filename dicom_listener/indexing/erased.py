@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from db.session import statements
-from db.studies.deletion import erasures
+from db.session import statements, transaction
+from db.studies.deletion import erasures, file_deletions
 from db.studies.lifecycle import ReceivedInstance
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -35,7 +35,17 @@ def without_erased(url: str, read: dict[Path, Found]) -> dict[Path, Found | Reco
         return dict(read)
     with statements(url) as session:
         erased = erasures.erased_at(session, set().union(*prints.values()))
-    return {path: no_row if _is_erased(found, erased) else found for path, found in read.items()}
+    gone = {path: found for path, found in read.items() if _is_erased(found, erased)}
+    _note_objects(url, [one for one in gone.values() if isinstance(one, ReceivedInstance)])
+    return {path: no_row if path in gone else found for path, found in read.items()}
+
+
+def _note_objects(url: str, gone: Sequence[ReceivedInstance]) -> None:
+    """Note objects that can be in the object storage: the file came from there, or was moved before a restore."""
+    paths = [one.file_path for one in gone if one.storage_due_at is not None]
+    if paths:
+        with transaction(url) as session:
+            file_deletions.note_objects(session, paths)
 
 
 def _is_erased(found: object, erased: Mapping[str, dt.datetime]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from db.settings import Settings
     from dicom_listener.dicom.elements import InnerValue
 
 
@@ -100,12 +101,11 @@ def read_meta(path: Path) -> file_meta.FileMeta:
         return file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES))
 
 
-def read(
-    path: Path, meta: file_meta.FileMeta, file_path: str, priority_rules: Mapping[str, str] = NO_RULES
-) -> ReceivedInstance:
+def read(path: Path, meta: file_meta.FileMeta, file_path: str, settings: Settings | None = None) -> ReceivedInstance:
     """Read an object received by C-STORE; *file_path* is its path for the row.
 
-    *priority_rules* have the priority of some AE titles. Raises Refusal as the listener does, because the file may have
+    *settings* have the priority of some AE titles, and whether files are moved to an object storage.
+    Raises Refusal as the listener does, because the file may have
     been damaged since; OSError.
     """
     with open_regular(path) as file:
@@ -120,8 +120,10 @@ def read(
     if is_reportable(meta.sop_class_uid):
         reader.finish()
     texts = Texts(reader.values, reader.inner_values, reader.present)
-    level = _priority(texts, meta.reception, priority_rules)
-    return _instance(texts, meta, Digest(size, digest.hexdigest()), file_path, level)
+    level = _priority(texts, meta.reception, settings.study.priority_rules if settings else NO_RULES)
+    found = _instance(texts, meta, Digest(size, digest.hexdigest()), file_path, level)
+    moves = settings is not None and settings.storage.storage_url is not None
+    return replace(found, storage_due_at=found.received_at) if moves else found
 
 
 def digest(path: Path) -> Digest:

@@ -90,7 +90,6 @@ class Indexer:
         self.unreadable = unreadable.of_spool(settings.spool)
         self._data_dir = settings.operations.data_dir
         self._url = settings.database()
-        self._priority_rules = settings.study.priority_rules
 
     def index(self, files: Iterable[Path]) -> int:
         """Index *files* in one transaction, then remove them from the inbox; returns their number.
@@ -222,7 +221,7 @@ class Indexer:
             if meta.reception.operation != C_STORE:
                 return n_service_events.read(path, meta)
             stored_path = self._relative(self.spool.stored_path(path))
-            return headers.read(path, meta, stored_path, self._priority_rules)
+            return headers.read(path, meta, stored_path, self._settings)
         except (ValueError, Refusal) as error:
             return str(error)
         except OSError as error:

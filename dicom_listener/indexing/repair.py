@@ -7,10 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 import structlog
+from sqlalchemy import func
 
 from db.models import Instance
 from db.session import transaction
 from db.studies import lifecycle
+from db.studies.deletion import file_deletions
 from db.studies.identity import replacement
 from dicom_listener.indexing import headers, specialist_reports
 from dicom_listener.indexing.set_aside import is_gone
@@ -44,7 +46,8 @@ def repair(settings: Settings, copies: Mapping[str, Path]) -> set[Path]:
         damage = _damage(settings.operations.data_dir / row.file_path, headers.Digest(row.file_bytes, row.sha256))
         if damage is not None:
             path = _replace(settings, row, copy)
-            log.warning("instance.repaired", instance_id=str(row.id), file=path.name, damage=damage)
+            event = "instance.repaired" if row.object_sha256 is None else "instance.kept_again"
+            log.warning(event, instance_id=str(row.id), file=path.name, damage=damage)
             kept |= {copy} & {path}
     return kept
 
@@ -64,7 +67,7 @@ def replace_lost(settings: Settings, others: Mapping[Path, ReceivedInstance]) ->
     taken = set()
     for path, received in others.items():
         row = rows.get(received.sop_instance_uid)
-        if row is None or not is_gone(settings.operations.data_dir / row.file_path):
+        if row is None or row.object_sha256 is not None or not is_gone(settings.operations.data_dir / row.file_path):
             continue
         with transaction(settings.database()) as session:
             replaced = replacement.replace_lost(session, received, row.file_path)
@@ -105,7 +108,14 @@ def _record(settings: Settings, row: Instance, path: Path, size: int) -> None:
         locked = session.get_one(Instance, row.id, with_for_update=True)
         if locked.sha256 == row.sha256:  # else an operator has replaced the object meanwhile
             locked.file_bytes = size
-            locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
+            new_path = path.relative_to(settings.operations.data_dir).as_posix()
+            if locked.object_sha256 is not None:
+                # The mover asks the object storage for the object before it deletes the copy.
+                locked.storage_due_at = func.clock_timestamp()
+                if new_path != locked.file_path:
+                    file_deletions.note_objects(session, [locked.file_path])
+                    locked.object_sha256 = None
+            locked.file_path = new_path
 
 
 def return_to_inbox(path: Path, spool: Spool) -> None:

@@ -4,8 +4,8 @@ from alembic import op
 
 from db.migrations.concurrently import create_indexes, drop_indexes
 
-revision = "0041"
-down_revision = "0040"
+revision = "0046"
+down_revision = "0045"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,1 @@
+"""Examine the objects in the object storage, and bring those back that no row has."""

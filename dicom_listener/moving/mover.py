@@ -1,0 +1,209 @@
+"""Move files to the object storage: put the object, commit its digest, delete the local copy when it is old enough.
+
+Killed at any point, the next run continues: an object that exists already is compared and not replaced, and a local
+copy is deleted only after its object is in the database. Without the storage, files wait, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.session import transaction
+from db.storage import files, moves
+from db.storage.errors import Damaged, StorageError, Unavailable
+from db.studies import lifecycle
+from db.studies.deletion import file_deletions
+from dicom_listener.indexing import headers
+from dicom_listener.spool.durable import COMPLETE, sync_directory
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Row
+
+    from db.settings import Settings
+    from db.storage.bucket import Bucket
+    from db.storage.moves import FileRow
+
+log = structlog.get_logger()
+
+#: Files of one transaction, objects put at the same time, and local copies deleted by one transaction.
+BATCH, THREADS, DELETED = 200, 4, 1000
+#: Seconds between two looks for files, and pauses while the storage or the database does not work.
+IDLE_SECONDS, PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 1.0, 15.0
+#: Seconds between two searches for local files that no row has as due.
+SWEEP_SECONDS = 3600.0
+#: Names looked up at a time by a search.
+PAGE = 1000
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Move files until *stop* is set; returns at once without an object storage."""
+    if settings.storage.storage_url is None:
+        return
+    mover, pause = Mover(settings), PAUSE_SECONDS
+    while not stop.is_set():
+        try:
+            moved = mover.run_once()
+            pause = PAUSE_SECONDS
+            if not moved:
+                stop.wait(IDLE_SECONDS)
+        except (StorageError, SQLAlchemyError, OSError) as error:
+            mover.outage.begin(error)
+            stop.wait(pause)
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
+
+
+class Outage:
+    """Time for which files cannot be moved; its begin and its end are logged once."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def begin(self, error: Exception) -> None:
+        """Log the first error of an outage; that of a driver without its text, which may hold a password."""
+        if self._since is None:
+            self._since = time.monotonic()
+            text = str(error) if isinstance(error, StorageError) else type(error).__name__
+            log.warning("storage.unavailable", error=text)
+
+    def end(self) -> None:
+        """Log the end of an outage."""
+        if self._since is not None:
+            log.info("storage.available", seconds=round(time.monotonic() - self._since, 1))
+            self._since = None
+
+
+class Mover:
+    """Moves the files of one spool into one bucket."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = settings.database()
+        self._data_dir = settings.operations.data_dir
+        self._bucket = files.required(files.bucket(settings))
+        self._kept = dt.timedelta(hours=settings.storage.storage_keep_local_hours)
+        self._sweep_at = time.monotonic()
+        self.outage = Outage()
+
+    def run_once(self) -> int:
+        """Move the files that are due, at most BATCH, and delete old local copies; return the number of both.
+
+        0 if another process moves or deletes objects now. Raises Unavailable, SQLAlchemyError, OSError.
+        """
+        if time.monotonic() >= self._sweep_at:
+            self.sweep()
+            self._sweep_at = time.monotonic() + SWEEP_SECONDS
+        with file_deletions.moving(self._url) as is_alone:
+            return self._move() + self._delete_copies() if is_alone else 0
+
+    def sweep(self) -> None:
+        """Make local files due that no row has as due, and delete cached objects of deleted rows."""
+        for page in _pages(self._data_dir / files.STORE, "*/*" + COMPLETE):
+            paths = [path.relative_to(self._data_dir).as_posix() for path in page]
+            with transaction(self._url) as session:
+                if adopted := moves.adopt(session, paths):
+                    log.info("storage.adopted", files=adopted)
+        for page in _pages(self._data_dir / files.CACHE, "*" + COMPLETE):
+            cached = {files.file_path(path.name.replace(files.SEPARATOR, "/", 1)): path for path in page}
+            with transaction(self._url) as session:
+                known = lifecycle.stored(session, cached)
+            for name in cached.keys() - known:
+                cached[name].unlink(missing_ok=True)
+
+    def _move(self) -> int:
+        with transaction(self._url) as session:
+            rows = moves.due(session, BATCH)
+        if not rows:
+            return 0
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
+            results = [*pool.map(self._put, rows)]
+        failed = next((result for result in results if isinstance(result, Unavailable)), None)
+        digests = {row.file_path: result for row, result in zip(rows, results, strict=True) if isinstance(result, str)}
+        aside = [row.file_path for row, result in zip(rows, results, strict=True) if result is None]
+        with transaction(self._url) as session:
+            # Of rows that were deleted, or got another file, while their objects were put.
+            file_deletions.note_objects(session, moves.mark(session, digests, self._kept))
+            moves.set_aside(session, aside)
+        if failed is not None:
+            raise failed
+        self.outage.end()
+        return len(rows)
+
+    def _put(self, row: FileRow) -> str | Unavailable | None:
+        """Put the object of a file and return its digest; None if the file cannot be moved for now."""
+        try:
+            expected = headers.Digest(row.file_bytes, row.sha256)
+            return put(self._bucket, self._data_dir / row.file_path, expected, files.key(row.file_path))
+        except Unavailable as error:
+            return error
+        except (StorageError, OSError) as error:
+            cause = str(error) if isinstance(error, StorageError) else os.strerror(error.errno or 0)
+            log.error("storage.not_moved", instance_id=str(row.id), file=row.file_path, cause=cause)  # noqa: TRY400
+            return None
+
+    def _delete_copies(self) -> int:
+        """Delete local copies whose objects are still there; the others are moved again."""
+        with transaction(self._url) as session:
+            rows = moves.to_delete(session, DELETED)
+        if not rows:
+            return 0
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
+            found = dict(pool.map(self._object, rows))
+        gone = [row.file_path for row in rows if found[row.file_path] != row.object_sha256]
+        if gone:
+            log.error("storage.objects_lost", objects=len(gone))
+        paths = found.keys() - set(gone)
+        for path in paths:
+            (self._data_dir / path).unlink(missing_ok=True)
+        for folder in {(self._data_dir / path).parent for path in paths}:
+            with suppress(FileNotFoundError):
+                sync_directory(folder)
+        with transaction(self._url) as session:
+            moves.return_to_disk(session, [path for path in gone if (self._data_dir / path).exists()])
+            # A lost object without a local copy is for the audit.
+            moves.deleted(session, found)
+        return len(paths)
+
+    def _object(self, row: Row[str, str | None]) -> tuple[str, str]:
+        """Return path and digest of an object; an empty digest if it is missing."""
+        found = self._bucket.head(files.key(row.file_path))
+        return row.file_path, found.sha256 if found else ""
+
+
+def put(bucket: Bucket, path: Path, expected: headers.Digest, key: str) -> str:
+    """Put the object of a local file, if the file is that of its row; return the SHA-256 of its bytes.
+
+    An object that exists is compared: it is left by an interrupted run. Raises Damaged if the file differs from its
+    row, or the object from the file; Unavailable, OSError.
+    """
+    if headers.digest(path) != expected:
+        raise Damaged("the file differs from its row: `prelim audit` names it, and a resent object repairs it")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if bucket.put(key, file, expected.file_bytes, sha256):
+            return sha256
+    found = bucket.head(key)
+    if found is None:
+        raise Unavailable(f"{bucket.name} refuses {key}, and does not have it")
+    if found.sha256 == sha256:
+        return sha256
+    raise Damaged(f"{bucket.name} has another object as {key}, which is kept: find out who wrote it, and move it away")
+
+
+def _pages(folder: Path, pattern: str) -> Iterator[Sequence[Path]]:
+    paths = folder.glob(pattern)
+    while page := [*itertools.islice(paths, PAGE)]:
+        yield page
