@@ -20,6 +20,7 @@ from db.migrations.upgrade import migrate
 from db.session import engine
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
+from tests.object_storage import FakeStorage, fake_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,13 @@ def broker_url(redis_server: Redis) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture
+def object_storage() -> Iterator[FakeStorage]:
+    """An S3 service of the test's own, with faults."""
+    with fake_storage() as server:
+        yield server
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.environment import load_settings
 from db.errors import ConfigurationError
+from db.storage.errors import Unavailable
 from deploy.operate.audit_log import repository_check
 from deploy.operate.doctor import (
     broker,
@@ -21,6 +22,7 @@ from deploy.operate.doctor import (
     listener_certificate,
     machine,
     model_files,
+    object_storage,
     ports,
 )
 from deploy.operate.doctor.finding import Finding, Installation, Level, NotChecked, fault, not_checked, warning
@@ -43,6 +45,7 @@ CHECKS = (
     *database_content.CHECKS,
     *repository_check.CHECKS,
     *broker.CHECKS,
+    *object_storage.CHECKS,
     *model_files.CHECKS,
     *gpu.CHECKS,
 )
@@ -85,7 +88,7 @@ def _finding_of_error(error: Exception) -> Finding:
     """Return the finding for an error in a check; texts of drivers may hold values, and are not shown."""
     cause = type(getattr(error, "orig", None) or error).__name__
     match error:
-        case NotChecked() | ConfigurationError():
+        case NotChecked() | ConfigurationError() | Unavailable():
             found = not_checked(str(error))
         case OperationalError():
             found = not_checked("the database cannot be reached")

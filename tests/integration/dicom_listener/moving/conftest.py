@@ -9,19 +9,17 @@ from pydantic import SecretStr
 
 from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
-from tests.object_storage import FakeStorage, fake_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
+    from tests.object_storage import FakeStorage
 
 
 @pytest.fixture
-def storage() -> Iterator[FakeStorage]:
-    with fake_storage() as server:
-        yield server
+def storage(object_storage: FakeStorage) -> FakeStorage:
+    return object_storage
 
 
 @pytest.fixture

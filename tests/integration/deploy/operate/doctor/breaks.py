@@ -338,6 +338,22 @@ def gpu_with_memory_errors(site: Site) -> None:
     site.gpu("NVIDIA H100 80GB HBM3, 580.65.06, 81559, 3")
 
 
+def storage_that_is_away(site: Site) -> None:
+    site.storage.away = True
+
+
+def storage_without_conditions(site: Site) -> None:
+    site.storage.honours_conditions = False
+
+
+def storage_without_checksums(site: Site) -> None:
+    site.storage.checks_checksums = False
+
+
+def storage_of_another_time(site: Site) -> None:
+    site.storage.clock_ahead_seconds = -400
+
+
 BREAKS: dict[str, Callable[[Site], Any]] = {
     "settings": old_name,
     "rules": invalid_rules,
@@ -390,6 +406,10 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "broker_persistence": configured("appendonly", "no"),
     "broker_eviction": configured("maxmemory-policy", "allkeys-lru"),
     "broker_memory": configured("maxmemory", "{used}"),
+    "storage": storage_that_is_away,
+    "storage_condition": storage_without_conditions,
+    "storage_checksum": storage_without_checksums,
+    "storage_clock": storage_of_another_time,
     "checkpoint": no_checkpoint,
     "checkpoint_digest": changed_checkpoint,
     "checkpoint_use": demo_checkpoint,

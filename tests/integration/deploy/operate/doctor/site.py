@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from deploy.operate.doctor.finding import Finding
+    from tests.object_storage import FakeStorage
 
 MEMORY = "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB\n"
 MOUNTS = "29 1 254:0 / / rw,relatime - {kind} /dev/vda rw\n"
@@ -36,6 +37,7 @@ class Site:
     path: Path
     patch: pytest.MonkeyPatch
     values: dict[str, Any] = field(default_factory=dict)
+    storage: FakeStorage = field(init=False)
 
     def __post_init__(self) -> None:
         self.data = self.path / "data"

@@ -53,6 +53,9 @@ def prepared(site: Site, name: str, request: pytest.FixtureRequest) -> Site:
         site.values["broker_url"] = request.getfixturevalue("broker_url")
     if name.startswith("gpu"):
         site.gpu(H100)
+    if name.startswith("storage"):
+        site.storage = request.getfixturevalue("object_storage")
+        site.values |= site.storage.settings
     return site
 
 
