@@ -29,6 +29,7 @@ from db.operations import (
 from db.operations.heartbeats import Role
 from db.operations.totals import totals
 from db.session import statements
+from db.storage import moves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,6 +98,7 @@ class SystemCollector(Collector):
         yield from self._certificate()
         yield from self._queue(alive)
         yield from self._listeners(alive)
+        yield from self._storage()
         yield from self._outcomes()
         yield from self._disk(alive)
         yield from self._engines(alive)
@@ -168,6 +170,17 @@ class SystemCollector(Collector):
         for labels, count in counts.items():
             family.add_metric(labels, count)
         yield family
+
+    def _storage(self) -> Iterable[GaugeMetricFamily]:
+        """Yield what waits to be moved to the object storage; nothing without one."""
+        if self._settings.storage.storage_url is None:
+            return
+        found = moves.waiting(self._session)
+        yield GaugeMetricFamily("prelim_storage_waiting", "Files to be moved to the object storage.", found.files)
+        about = "Time for which the oldest of them has waited."
+        yield GaugeMetricFamily("prelim_storage_oldest_seconds", about, max(found.oldest_seconds, 0.0))
+        about = "Files that cannot be moved for now: unreadable, or other than the object of their key."
+        yield GaugeMetricFamily("prelim_storage_refused", about, found.set_aside)
 
     def _outcomes(self) -> Iterable[GaugeMetricFamily]:
         """Yield the ended jobs by reason; a report has the reason `reported`."""

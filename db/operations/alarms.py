@@ -16,6 +16,7 @@ from db.operations import disk, heartbeats, listener_status, outcomes
 from db.operations.canaries import canaries
 from db.operations.heartbeats import Role
 from db.operations.progress import FAILED_IN_A_ROW, read
+from db.storage import moves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,8 @@ CODES = (
     "nothing_indexed",
     "index_damaged",
     "quarantined",
+    "storage_waiting",
+    "storage_refused",
     "reason_rising",
     "canary_missed",
     "backup_overdue",
@@ -102,6 +105,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         _unindexed(alive, unsettled_seconds),
         _damaged_index(alive),
         _quarantined(progress),
+        moves.alarm(moves.waiting(session), after_seconds),
         outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
         canaries.alarm(canary_age(progress, alive), progress.canary_problem, settings.operations.canary_seconds),
         _audit_log(session, progress, settings, _running_seconds(alive) or 0),
@@ -191,9 +195,7 @@ def _quarantined(progress: Progress) -> tuple[str, str] | None:
     count = progress.quarantined
     if not count:
         return None
-    objects = (
-        "1 object received in the last 24 h is" if count == 1 else f"{count} objects received in the last 24 h are"
-    )
+    objects = "1 object of the last 24 h is" if count == 1 else f"{count} objects of the last 24 h are"
     return "quarantined", f"{objects} in quarantine and in no report: see `prelim quarantine list`"
 
 
@@ -220,11 +222,8 @@ def _waiting(progress: Progress, alive: Sequence[Process], after_seconds: float)
 def _failing(progress: Progress) -> Alarm | None:
     if not progress.failing:
         return None
-    return Alarm(
-        "everything_fails",
-        f"the last {FAILED_IN_A_ROW} studies failed:"
-        " see the last error in `prelim status`, remove its cause, then run `prelim retry` for each study",
-    )
+    remedy = "see the last error in `prelim status`, remove its cause, then run `prelim retry` for each study"
+    return Alarm("everything_fails", f"the last {FAILED_IN_A_ROW} studies failed: {remedy}")
 
 
 def _not_rescued(progress: Progress, after_seconds: float) -> Alarm | None:

@@ -96,3 +96,16 @@ def return_to_disk(session: Session, paths: Collection[str]) -> None:
 def waiting(session: Session) -> Waiting:
     """Return what waits to be moved."""
     return Waiting(*session.execute(WAITING).one())
+
+
+def alarm(found: Waiting, after_seconds: float) -> tuple[str, str] | None:
+    """Return code and sentence of the alarm for files that are not moved; that of a refusal takes precedence."""
+    files = "1 file" if found.files + found.set_aside == 1 else f"{found.files + found.set_aside} files"
+    if found.set_aside:
+        remedy = "see `storage.not_moved` in the log of `prelim dispatch`; they are safe on local disk"
+        return "storage_refused", f"{files} cannot be moved to the object storage: {remedy}"
+    if found.oldest_seconds > after_seconds:
+        since = f"the oldest for {found.oldest_seconds:.0f} s"
+        remedy = "see `prelim doctor`, and the free space of the local disk"
+        return "storage_waiting", f"{files} wait to be moved to the object storage, {since}: {remedy}"
+    return None

@@ -15,9 +15,9 @@ from api.v1.pixels.decoders import Busy, Decoders, NoPicture
 from api.v1.requests.conditional import matches
 from db.errors import Reason
 from db.reports import stored_images
-from db.storage import files
+from db.storage import object_files
 from db.storage.errors import StorageError, Unavailable
-from db.storage.files import StoredFile
+from db.storage.object_files import StoredFile
 
 #: Greatest frame of an object.
 MAX_FRAME = 250_000
@@ -114,7 +114,7 @@ def _decoders(request: Request) -> Decoders:
 def _of_file(request: Request, row: StoredFile, frame: int) -> bytes:
     """Return the message of a frame, of a file that may have been moved to the object storage."""
     try:
-        with files.opened(request.app.state.settings) as stored:
+        with object_files.opened(request.app.state.settings) as stored:
             return _message(_decoders(request), stored.path(row), frame)
     except Unavailable as error:
         hint = "look at it in the PACS, or try again in a moment"
