@@ -24,6 +24,7 @@ from structlog.contextvars import bound_contextvars
 
 from db.logs import frames
 from db.session import transaction
+from db.storage.errors import Unavailable
 from db.studies import commitments, lifecycle, transfer_syntaxes
 from dicom_listener.commitment import verify
 from dicom_listener.commitment.earlier_files import EarlierFiles
@@ -144,7 +145,7 @@ class CommitmentDelivery:
                 self._deliver(commitment)
             except DeliveryFailed as cause:
                 self._record_failure(commitment.id, str(cause), last=isinstance(cause, Undeliverable))
-            except ObjectsWaiting:
+            except (ObjectsWaiting, Unavailable):
                 with transaction(self._settings.database()) as session:
                     commitments.wait(session, commitment.id)
             except SQLAlchemyError as error:
@@ -167,7 +168,7 @@ class CommitmentDelivery:
             raise Undeliverable("the association of the request has ended, and the peers file has no host and port")
 
     def _verdict(self, commitment: Commitment) -> CommitmentResult:
-        """Verify the objects that the last verdict does not confirm; raises ObjectsWaiting."""
+        """Verify the objects that the last verdict does not confirm; raises ObjectsWaiting, Unavailable."""
         requested = [(sop_class, instance) for sop_class, instance in commitment.requested]
         unconfirmed = self._unconfirmed(commitment, requested)
         if not unconfirmed:

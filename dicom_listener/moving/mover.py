@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import transaction
-from db.storage import files, moves
+from db.storage import moves, object_files
 from db.storage.errors import Damaged, StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
@@ -93,7 +93,7 @@ class Mover:
         self._settings = settings
         self._url = settings.database()
         self._data_dir = settings.operations.data_dir
-        self._bucket = files.required(files.bucket(settings))
+        self._bucket = object_files.required(object_files.bucket(settings))
         self._kept = dt.timedelta(hours=settings.storage.storage_keep_local_hours)
         self._sweep_at = time.monotonic()
         self.outage = Outage()
@@ -111,13 +111,13 @@ class Mover:
 
     def sweep(self) -> None:
         """Make local files due that no row has as due, and delete cached objects of deleted rows."""
-        for page in _pages(self._data_dir / files.STORE, "*/*" + COMPLETE):
+        for page in _pages(self._data_dir / object_files.STORE, "*/*" + COMPLETE):
             paths = [path.relative_to(self._data_dir).as_posix() for path in page]
             with transaction(self._url) as session:
                 if adopted := moves.adopt(session, paths):
                     log.info("storage.adopted", files=adopted)
-        for page in _pages(self._data_dir / files.CACHE, "*" + COMPLETE):
-            cached = {files.file_path(path.name.replace(files.SEPARATOR, "/", 1)): path for path in page}
+        for page in _pages(self._data_dir / object_files.CACHE, "*" + COMPLETE):
+            cached = {object_files.file_path(path.name.replace(object_files.SEPARATOR, "/", 1)): path for path in page}
             with transaction(self._url) as session:
                 known = lifecycle.stored(session, cached)
             for name in cached.keys() - known:
@@ -146,7 +146,7 @@ class Mover:
         """Put the object of a file and return its digest; None if the file cannot be moved for now."""
         try:
             expected = headers.Digest(row.file_bytes, row.sha256)
-            return put(self._bucket, self._data_dir / row.file_path, expected, files.key(row.file_path))
+            return put(self._bucket, self._data_dir / row.file_path, expected, object_files.key(row.file_path))
         except Unavailable as error:
             return error
         except (StorageError, OSError) as error:
@@ -179,7 +179,7 @@ class Mover:
 
     def _object(self, row: Row[str, str | None]) -> tuple[str, str]:
         """Return path and digest of an object; an empty digest if it is missing."""
-        found = self._bucket.head(files.key(row.file_path))
+        found = self._bucket.head(object_files.key(row.file_path))
         return row.file_path, found.sha256 if found else ""
 
 

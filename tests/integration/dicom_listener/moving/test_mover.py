@@ -11,11 +11,12 @@ from sqlalchemy import text
 
 from db.models import FileDeletion, Instance
 from db.session import transaction
-from db.storage import bucket, files, moves
+from db.storage import bucket, moves, object_files
 from db.storage.errors import Damaged, Unavailable
 from db.studies.deletion import file_deletions, retention
 from deploy.operate import audit
 from deploy.operate.objects import audited_objects
+from dicom_listener.commitment import verify
 from dicom_listener.indexing import indexer
 from dicom_listener.moving.mover import Mover
 from tests.integration.dicom_listener.indexing.spool_rows import rows
@@ -54,7 +55,7 @@ def local(settings: Settings, row: Instance) -> Path:
 
 
 def readable(settings: Settings, row: Instance) -> bytes:
-    with files.opened(settings) as stored:
+    with object_files.opened(settings) as stored:
         return stored.path(row).read_bytes()
 
 
@@ -65,7 +66,7 @@ def test_file_is_moved_and_read_from_there(settings: Settings, storage: FakeStor
     (row,) = moved(settings, 0)
 
     assert not local(settings, row).exists()
-    assert storage.keys() == [files.key(row.file_path)]
+    assert storage.keys() == [object_files.key(row.file_path)]
     assert row.storage_due_at is None
     assert readable(settings, row) == content
     # The second time, it is in the cache.
@@ -87,11 +88,11 @@ def test_local_copy_stays_for_its_time(settings: Settings, storage: FakeStorage)
     with transaction(settings.database()) as session:
         session.execute(text("UPDATE instances SET storage_due_at = now() + interval '30 minutes'"))
     (row,) = rows(settings, Instance)
-    with files.opened(settings) as stored:
+    with object_files.opened(settings) as stored:
         # Pinned: it may be deleted while it is read.
         path = stored.path(row)
         local(settings, row).unlink()
-        assert path.read_bytes() == storage.objects[f"prelim/{files.key(row.file_path)}"].body
+        assert path.read_bytes() == storage.objects[f"prelim/{object_files.key(row.file_path)}"].body
 
 
 def test_outage_costs_nothing_and_moving_resumes(settings: Settings, storage: FakeStorage) -> None:
@@ -129,7 +130,7 @@ def test_lost_answer_after_a_put_is_compared(settings: Settings, storage: FakeSt
 
 def test_differing_object_is_never_overwritten(settings: Settings, storage: FakeStorage) -> None:
     (row,) = indexed(settings)
-    key = f"prelim/{files.key(row.file_path)}"
+    key = f"prelim/{object_files.key(row.file_path)}"
     storage.objects[key] = Put(b"of another program")
 
     Mover(settings).run_once()
@@ -166,7 +167,7 @@ def test_local_copy_is_kept_if_its_object_is_lost(settings: Settings, storage: F
     mover.run_once()
     assert local(settings, row).exists()
     mover.run_once()
-    assert storage.keys() == [files.key(row.file_path)]
+    assert storage.keys() == [object_files.key(row.file_path)]
 
 
 def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, storage: FakeStorage) -> None:
@@ -174,7 +175,7 @@ def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, stor
     storage.wrong = 1
     assert readable(settings, row)
 
-    (cached,) = (settings.operations.data_dir / files.CACHE).glob("*.dcm")
+    (cached,) = (settings.operations.data_dir / object_files.CACHE).glob("*.dcm")
     cached.unlink()
     storage.cut = 1
     with pytest.raises(Unavailable, match="does not answer"):
@@ -183,7 +184,9 @@ def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, stor
     storage.wrong = 2
     with pytest.raises(Damaged, match="restore it from a backup"):
         readable(settings, row)
-    assert [path for path in (settings.operations.data_dir / files.CACHE).iterdir() if path.suffix == ".part"] == []
+    assert [
+        path for path in (settings.operations.data_dir / object_files.CACHE).iterdir() if path.suffix == ".part"
+    ] == []
 
 
 def test_files_of_before_are_moved_too(settings: Settings, storage: FakeStorage) -> None:
@@ -207,7 +210,7 @@ def test_deleted_study_leaves_no_object(settings: Settings, storage: FakeStorage
     assert file_deletions.delete_files(settings) is None
 
     assert storage.keys() == []
-    assert list((settings.operations.data_dir / files.CACHE).glob("*.dcm")) == []
+    assert list((settings.operations.data_dir / object_files.CACHE).glob("*.dcm")) == []
     assert rows(settings, FileDeletion) == []  # type: ignore[arg-type]
 
 
@@ -260,8 +263,8 @@ def test_object_without_a_row_returns_to_the_inbox(settings: Settings, storage: 
     assert audit.repair_violation(settings, violation)
     (row,) = moved(settings, 0)
 
-    assert storage.keys() == [files.key(row.file_path)]
-    assert audit.check(settings) == []
+    assert storage.keys() == [object_files.key(row.file_path)]
+    assert audited_objects.NO_ROW not in audit_rules(settings, storage)
 
 
 def test_missing_object_is_moved_again_from_local_disk(settings: Settings, storage: FakeStorage) -> None:
@@ -286,7 +289,7 @@ def test_resent_object_replaces_a_lost_one(settings: Settings, storage: FakeStor
     moved(settings, 0)
     (row,) = moved(settings, 0)
 
-    assert storage.keys() == [files.key(row.file_path)]
+    assert storage.keys() == [object_files.key(row.file_path)]
     assert audit.check(settings) == []
 
 
@@ -299,20 +302,47 @@ def test_large_object_is_put_in_parts(
     (row,) = moved(settings)
 
     assert readable(settings, row)
-    assert ("POST", f"prelim/{files.key(row.file_path)}") in storage.requests
+    assert ("POST", f"prelim/{object_files.key(row.file_path)}") in storage.requests
     assert list(storage.uploads) == ["of a killed run"]
 
 
 def test_cache_keeps_its_size_and_what_is_in_use(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MEASURE_SECONDS", 0)
+    monkeypatch.setattr(object_files, "MEASURE_SECONDS", 0)
     found = moved(settings, 4)
     settings = settings.replace(storage_cache_gib=1e-9)
-    cache = settings.operations.data_dir / files.CACHE
+    cache = settings.operations.data_dir / object_files.CACHE
     readable(settings, found[0])
     for entry in cache.iterdir():
         os.utime(entry, (0, 0))
 
-    with files.opened(settings) as stored:
+    with object_files.opened(settings) as stored:
         paths = [stored.path(row) for row in found[1:]]
         assert all(path.exists() for path in paths)
     assert len(list(cache.glob("*.dcm"))) == 3
+
+
+def commitment_failures(settings: Settings) -> list[tuple[str, str, int]]:
+    known = {row.sop_instance_uid: row for row in rows(settings, Instance)}
+    return verify.failures(settings, [(row.sop_class_uid, uid) for uid, row in known.items()], known, ())
+
+
+def test_commitment_asks_for_a_moved_object(settings: Settings, storage: FakeStorage) -> None:
+    moved(settings)
+    assert commitment_failures(settings) == []
+
+    storage.failing = 503
+    with pytest.raises(Unavailable):
+        commitment_failures(settings)
+    storage.failing = None
+    storage.objects.clear()
+    assert [reason for _, _, reason in commitment_failures(settings)] == [verify.PROCESSING_FAILURE]
+
+
+def test_commitment_waits_for_the_move_if_set(settings: Settings) -> None:
+    indexed(settings)
+    assert commitment_failures(settings) == []
+    settings = settings.replace(storage_commit_after="store")
+    with pytest.raises(Unavailable, match="not moved yet"):
+        commitment_failures(settings)
+    moved(settings, 0)
+    assert commitment_failures(settings) == []
