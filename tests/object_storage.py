@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from db.settings import Settings
-from db.storage import files
+from db.storage import object_files
 from db.storage.errors import StorageError
 from tests.polling import wait_until
 from tests.tools import tool
@@ -109,7 +109,7 @@ def fake_storage() -> Iterator[FakeStorage]:
         server.shutdown()
         server.server_close()
         thread.join()
-        files._bucket.cache_clear()
+        object_files._bucket.cache_clear()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -293,7 +293,7 @@ class Seaweed:
             self._process = None
 
     def _answers(self) -> bool:
-        bucket = files.required(files.bucket(Settings(**settings_of(self.endpoint))))
+        bucket = object_files.required(object_files.bucket(Settings(**settings_of(self.endpoint))))
         try:
             bucket._connections.request("PUT", "")
             bucket.require()
@@ -311,7 +311,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
         yield server
     finally:
         server.stop()
-        files._bucket.cache_clear()
+        object_files._bucket.cache_clear()
 
 
 def _free_port() -> int:

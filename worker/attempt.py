@@ -21,7 +21,7 @@ from db.reports import image_files
 from db.reports.versions import Draft
 from db.session import statements, transaction
 from db.states import JobKind, JobState
-from db.storage import files
+from db.storage import object_files
 from db.storage.errors import Unavailable
 from db.studies import imaging_request, lifecycle, other_objects, transfers
 from db.studies.identity import decisions
@@ -93,7 +93,7 @@ class Attempt:
 
     def _outcome(self, write: Write) -> Outcome:
         try:
-            with files.opened(self._settings) as stored:
+            with object_files.opened(self._settings) as stored:
                 result = write(self._load_study(stored), self.extend_lease)
             if isinstance(result, Draft):
                 self._write_images(result)
@@ -160,7 +160,7 @@ class Attempt:
         self.ended = True
         log.error("attempt.silent", job_id=str(self.claim.job_id), seconds=round(self.silent_seconds), frames=where)
 
-    def _load_study(self, stored: files.Files) -> StudyToReport:
+    def _load_study(self, stored: object_files.Files) -> StudyToReport:
         study, images = self._until_available(self._read_study, self._lease)
         return replace(study, instances=located(stored, images, self.extend_lease))
 

@@ -11,14 +11,14 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from db.storage.connections import Connections, Place
 from db.storage.errors import Missing, Unavailable
+from db.storage.s3_connections import Connections, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from db.storage.connections import Answer
+    from db.storage.s3_connections import Answer
     from db.storage.signing import Credentials
 
 #: Bytes from which an object is sent in parts, and of each part: S3 allows 10,000 parts.

@@ -90,7 +90,7 @@ def required(found: Bucket | None) -> Bucket:
 def _bucket(storage: Storage) -> Bucket:
     # Only here: a process without an object storage imports no HTTP client.
     from db.storage.bucket import Bucket  # noqa: PLC0415
-    from db.storage.connections import Place  # noqa: PLC0415
+    from db.storage.s3_connections import Place  # noqa: PLC0415
     from db.storage.signing import Credentials  # noqa: PLC0415
 
     name, region = storage.bucket, storage.storage_region

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from db.models import Instance, Job
 from db.operations import heartbeats
 from db.session import reading
-from db.storage import files
+from db.storage import object_files
 from db.studies import lifecycle
 from dicom_listener.spool.durable import open_regular
 
@@ -74,7 +74,11 @@ def _columns(row: Study | Job | Instance, names: str) -> dict[str, Any]:
 
 def _header(settings: Settings, row: Instance) -> dict[str, Any]:
     try:
-        with files.opened(settings) as stored, open_regular(stored.path(row)) as file, disable_value_validation():
+        with (
+            object_files.opened(settings) as stored,
+            open_regular(stored.path(row)) as file,
+            disable_value_validation(),
+        ):
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(ELEMENTS))
             return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
     # A boundary: any error of the reader belongs in the bundle.

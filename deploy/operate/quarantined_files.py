@@ -18,7 +18,7 @@ from db.errors import NotPossible, Reason, UnknownStudy
 from db.models import Instance, Quarantined
 from db.operations import quarantine
 from db.session import reading, transaction
-from db.storage import files
+from db.storage import object_files
 from db.storage.errors import StorageError
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
@@ -123,7 +123,7 @@ def _take(settings: Settings, pair: Pair) -> None:
     """
     data_dir, spool = settings.operations.data_dir, Spool(settings.spool)
     new, old = data_dir / pair.new, data_dir / pair.stored.file_path
-    files.bring_back(settings, pair.stored)
+    object_files.bring_back(settings, pair.stored)
     _require_same_pixels(old, new)
     stored, set_aside = spool.stored_path(new), spool.quarantine / old.name
     received = _read(settings, new, stored.relative_to(data_dir).as_posix())

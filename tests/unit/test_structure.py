@@ -35,6 +35,7 @@ SAME_MEANING = {
     "jobs": "the job protocol, and its table",
     "metrics": "figures for Prometheus, and the engine's part of them",
     "model": "the model, and the commands for it",
+    "object_storage": "the object storage: its settings, its checks",
     "operate": "the operator's commands, and what they run",
     "operations": "what operations ask, and the tables for it",
     "predictions": "predictions of specialist models: the queries on them, their routes",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from db.storage.files import Files, StoredFile
+    from db.storage.object_files import Files, StoredFile
 
     class Row(StoredFile, Protocol):
         """Columns of a reportable instance."""

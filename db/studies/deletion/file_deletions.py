@@ -22,7 +22,7 @@ from db.limits import SESSION_LIMIT
 from db.models import FileDeletion, Instance, Quarantined
 from db.models.base import any_of
 from db.session import connect, transaction
-from db.storage import files
+from db.storage import object_files
 from db.storage.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def delete_files(settings: Settings) -> OSError | StorageError | None:
 
     Raises BackupRunning.
     """
-    url, bucket = settings.database(), files.bucket(settings)
+    url, bucket = settings.database(), object_files.bucket(settings)
     with deleting(url) as keep_lock, nullcontext() if bucket is None else _no_moves(url):
         deletion = _Deletion(settings.operations.data_dir, bucket, keep_lock)
         last = ""
@@ -209,7 +209,7 @@ class _Deletion:
             try:
                 (self._data_dir / path).unlink(missing_ok=True)
                 if in_storage:
-                    (self._data_dir / files.CACHE / files.cache_name(path)).unlink(missing_ok=True)
+                    (self._data_dir / object_files.CACHE / object_files.cache_name(path)).unlink(missing_ok=True)
                     self._delete_object(path)
             except (OSError, Unavailable) as error:
                 self.failure = self.failure or error
@@ -223,7 +223,7 @@ class _Deletion:
         if self._unavailable is not None:
             raise self._unavailable
         try:
-            files.required(self._bucket).delete(files.key(path))
+            object_files.required(self._bucket).delete(object_files.key(path))
         except Unavailable as error:
             self._unavailable = error
             raise

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from db.models import Instance
 from db.operations.invariants import Violation
 from db.session import reading, transaction
-from db.storage import files, moves
+from db.storage import moves, object_files
 from db.storage.errors import StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
-from dicom_listener.indexing import repair
-from dicom_listener.spool.durable import Spool, sync_directory
+from dicom_listener.spool import object_tag
+from dicom_listener.spool.durable import COMPLETE, Spool, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +52,7 @@ class Objects:
         if row.object_sha256 is None or self._failure is not None:
             return None
         try:
-            found = files.required(files.bucket(self._settings)).head(files.key(row.file_path))
+            found = object_files.required(object_files.bucket(self._settings)).head(object_files.key(row.file_path))
         except Unavailable as error:
             self._failure = str(error)
             return None
@@ -60,7 +62,7 @@ class Objects:
 
     def unknown(self) -> Iterator[Violation]:
         """Yield the objects that no row has, and whether the examination has failed; nothing without a bucket."""
-        bucket = files.bucket(self._settings)
+        bucket = object_files.bucket(self._settings)
         try:
             if bucket is not None and self._failure is None:
                 listed = bucket.objects()
@@ -72,7 +74,7 @@ class Objects:
             yield Violation(AWAY, self._failure)
 
     def _unknown(self, keys: list[str]) -> Iterator[Violation]:
-        paths = {files.file_path(key) for key in keys}
+        paths = {object_files.file_path(key) for key in keys}
         with reading(self._settings.database()) as session:
             known = lifecycle.stored(session, paths) | file_deletions.noted(session, paths)
         yield from (Violation(NO_ROW, path) for path in sorted(paths - known))
@@ -91,14 +93,20 @@ def repair_unknown(settings: Settings, path: str) -> bool:
     """Return an object without a row to the inbox, where it is indexed; return whether it could be read."""
     local = settings.operations.data_dir / path
     local.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bucket = files.required(files.bucket(settings))
-    row = Instance(file_path=path, object_sha256=getattr(bucket.head(files.key(path)), "sha256", ""))
+    bucket = object_files.required(object_files.bucket(settings))
+    row = Instance(file_path=path, object_sha256=getattr(bucket.head(object_files.key(path)), "sha256", ""))
     try:
-        files.bring_back(settings, row)
+        object_files.bring_back(settings, row)
     except StorageError:
         return False
     sync_directory(local.parent)
-    repair.return_to_inbox(local, Spool(settings.spool))
+    spool = Spool(settings.spool)
+    received = spool.inbox / f"{local.stem}{object_tag.read(local)}{COMPLETE}"
+    # Under the name by which the indexer stores it where it is: it has its object then.
+    received = received if spool.stored_path(received) == local else spool.inbox / local.name
+    with suppress(FileExistsError):
+        os.link(local, received)
+    sync_directory(spool.inbox)
     return True
 
 
