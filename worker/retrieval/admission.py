@@ -98,7 +98,9 @@ def _clean(report: str, sentence: Sentence, identifying: Sequence[tuple[int, int
     if text and mentions_prior(text):
         removed.append(Removed("comparison with an earlier examination", text))
         shorter = _tidy(_TIME.sub("", COMPARISON.sub("", text)))
-        text = shorter if sentence.mentions and not mentions_prior(shorter) else _findings(text)
+        # A cut may reach too far: "new since the prior study: left effusion".
+        kept = present(shorter) == present(text) and not mentions_prior(shorter)
+        text = shorter if sentence.mentions and kept else _findings(text)
     return text
 
 

@@ -68,6 +68,8 @@ def test_placeholders_are_removed(token: str) -> None:
     [
         "Small left pleural effusion, increased since the prior study.",
         "Unchanged small left pleural effusion compared to the previous radiograph.",
+        "New since the prior study: left pleural effusion.",
+        "New left pleural effusion.",
         "Compared with the prior examination, there is a small left pleural effusion.",
     ],
 )
@@ -77,3 +79,9 @@ def test_a_comparison_goes_and_its_finding_stays(sentence: str) -> None:
     assert removed[0].reason == "comparison with an earlier examination"
     assert not mentions_prior(report)
     assert {(label.finding, label.side) for label in present(report)} == {("pleural effusion", "left")}
+
+
+def test_denial_of_something_new_stays_a_denial() -> None:
+    report, _ = cleaned("No new nodule.")
+
+    assert report == "No nodule."
