@@ -35,7 +35,9 @@ pytestmark = [
 ]
 HOSTS = ("one", "two")
 ROLES = {f"{role}-{host}": role for host in HOSTS for role in ("listener", "dispatcher", "worker")}
-STUDIES, SENDERS, SECONDS = 500, 4, 20.0
+STUDIES, SENDERS = 500, 4
+#: Sent in a second, by all senders.
+RATE = 25
 #: Of one machine's work, less than that of the other.
 UNEVEN = 0.2
 
@@ -43,9 +45,9 @@ UNEVEN = 0.2
 class Hosts:
     """A system of two hosts, and the senders to each."""
 
-    def __init__(self, system: System, ports: dict[str, int]) -> None:
+    def __init__(self, system: System, ports: dict[str, int], studies: int) -> None:
         self.system = system
-        self.studies = plan(STUDIES, random.Random(5), {"plain": 1})
+        self.studies = plan(studies, random.Random(5), {"plain": 1})
         self.histories = {host: History() for host in HOSTS}
         self.senders = {
             host: [self._sender(host, number, ports[host]) for number in range(SENDERS // len(HOSTS))] for host in HOSTS
@@ -54,7 +56,11 @@ class Hosts:
     def _sender(self, host: str, number: int, port: int) -> Modality:
         first = HOSTS.index(host) + number * len(HOSTS)
         return Modality(
-            f"CT_{host}_{number}".upper(), port, self.studies[first::SENDERS], SECONDS, self.histories[host]
+            f"CT_{host}_{number}".upper(),
+            port,
+            self.studies[first::SENDERS],
+            len(self.studies) / RATE,
+            self.histories[host],
         )
 
     @property
@@ -76,13 +82,14 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
+def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """Hosts and the number of studies that the test wants, not yet sent."""
     ports = {host: free_port() for host in HOSTS}
     of_host = {host: {HOST: host, "PRELIM_DICOM_PORT": str(port)} for host, port in ports.items()}
     own = {name: of_host[name.rpartition("-")[2]] for name in ROLES}
     with running_system(tmp_path / "system", ROLES, own=own, PRELIM_LISTENER_PROCESSES="2") as system:
         checker.record_transitions(system)
-        yield Hosts(system, ports)
+        yield Hosts(system, ports, request.param)
 
 
 def claims(system: System) -> Counter[str]:
@@ -105,6 +112,7 @@ def objects(studies: list[PlannedStudy]) -> int:
     return sum(len(study.objects()) for study in studies)
 
 
+@pytest.mark.parametrize("hosts", [STUDIES], indirect=True)
 def test_two_hosts_share_500_studies_and_none_is_lost_or_double(hosts: Hosts) -> None:
     hosts.send()
     hosts.wait_for_the_end()
@@ -120,9 +128,10 @@ def test_two_hosts_share_500_studies_and_none_is_lost_or_double(hosts: Hosts) ->
         assert min(shares[host] for host in HOSTS) >= (1 - UNEVEN) * max(shares.values()), (name, shares)
 
 
+@pytest.mark.parametrize("hosts", [STUDIES // 2], indirect=True)
 def test_host_killed_in_the_middle_loses_nothing_and_the_other_goes_on(hosts: Hosts) -> None:
     hosts.send()
-    supervise_until(hosts.system, lambda: counted(hosts.system)[1] > STUDIES // 4, 60)
+    supervise_until(hosts.system, lambda: counted(hosts.system)[1] > STUDIES // 8, 60)
     kill(hosts, "two")
     hosts.wait_for_the_end()
 
