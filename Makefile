@@ -92,8 +92,8 @@ PROCESSES ?= 1
 chaos: install ## Inject faults while studies arrive, then check all invariants (SEED=1)
 	$(BIN)/python -m tests.chaos --seed $(SEED)
 
-chaos-failover: install ## The same on servers with replicas, which are promoted (SEED=1)
-	$(BIN)/python -m tests.chaos --failover --minutes 1 --studies 100 --seed $(SEED)
+chaos-failover: install tools ## The same with replicas, which are promoted, and an object storage (SEED=1)
+	TESTS_TOOLS=$(TOOLS)/bin $(BIN)/python -m tests.chaos --failover --minutes 1 --studies 100 --seed $(SEED)
 
 fuzz-listener: install ## Send mutated associations to the listener (SEED=1 SECONDS=60 PROCESSES=1)
 	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS) --processes $(PROCESSES)

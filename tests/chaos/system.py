@@ -22,6 +22,7 @@ from deploy.embedded.server_process import free_port
 from tests import processes
 from tests.chaos import children
 from tests.chaos.failover.pair import Pair
+from tests.object_storage import Seaweed, seaweed, settings_of
 from tests.polling import wait_until
 from tests.proxy import Proxy, proxied
 from tests.sentinels import Sentinels
@@ -49,6 +50,8 @@ SHORT_TIMES = {
     "PRELIM_ENGINE_STALL_SECONDS": "15",
     "PRELIM_LOG_FORMAT": "json",
 }
+#: Longer than the lag of a standby: it may lack the rows of files that were moved within it. A run takes longer.
+KEPT = {"storage_keep_local_hours": 0.01}
 ROLES = {
     "listener": "listener",
     "dispatcher-1": "dispatcher",
@@ -66,6 +69,17 @@ class Servers:
     #: Between the processes and the servers of the database; the checks go past them.
     proxies: list[Proxy]
     redis: Redis | Sentinels
+    storage: Seaweed | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Settings with which the processes use them."""
+        storage = {} if self.storage is None else settings_of(self.storage.endpoint) | KEPT
+        return {
+            "PRELIM_DATABASE_URL": self.database_url,
+            "PRELIM_BROKER_URL": self.redis.url,
+            **{f"PRELIM_{name}".upper(): str(value) for name, value in storage.items()},
+        }
 
     @property
     def database_url(self) -> str:
@@ -89,8 +103,9 @@ def replicated(folder: Path, *, synchronous: bool) -> Iterator[Servers]:
         Sentinels(folder / "redis") as redis,
         proxied(pair.ports[0]) as first,
         proxied(pair.ports[1]) as second,
+        seaweed(folder / "storage") as storage,
     ):
-        yield Servers(pair, [first, second], redis)
+        yield Servers(pair, [first, second], redis, storage)
 
 
 @dataclass
@@ -213,8 +228,7 @@ def running_system(
         environment = {
             **SHORT_TIMES,
             "PRELIM_DATA_DIR": str(data),
-            "PRELIM_DATABASE_URL": servers.database_url,
-            "PRELIM_BROKER_URL": servers.redis.url,
+            **servers.environment,
             "PRELIM_DICOM_PORT": str(free_port()),
             **changes,
         }

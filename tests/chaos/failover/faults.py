@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import defaultdict
 from contextlib import suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
     from tests.chaos.system import System
+    from tests.object_storage import Seaweed
 
     Column = InstrumentedAttribute[dt.datetime] | InstrumentedAttribute[dt.datetime | None]
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 RECOVERY_SECONDS = 60
 #: Seconds for which a standby lags before it is promoted.
 LAG_SECONDS = (0.5, 4.0)
+#: Seconds for which the object storage is away.
+AWAY_SECONDS = (1.0, 5.0)
 
 
 class Recoveries:
@@ -74,6 +78,16 @@ def _latest(system: System, columns: Sequence[Column]) -> float:
     except OperationalError:
         return 0
     return min(latest.timestamp() if latest else 0 for latest in times)
+
+
+def moves_objects(system: System, since: float) -> bool:
+    """Return whether a file was moved to the object storage after *since*."""
+    kept = system.settings.storage.storage_keep_local_hours * 3600
+    moved = select(func.max(Instance.storage_due_at)).where(Instance.object_sha256.is_not(None))
+    with suppress(OperationalError), transaction(system.url) as session:
+        latest = session.scalar(moved)
+        return latest is not None and latest.timestamp() - kept > since
+    return False
 
 
 def consumes_messages(system: System, _: float = 0) -> bool:
@@ -130,6 +144,24 @@ class ReplicaFaults:
         _pair(system).link.forwarding.set()
         self._measure(system, "freeze_replication", frozen_at + nemesis.FREEZE_SECONDS, indexes_and_reports)
 
+    def kill_storage(self, system: System, rng: random.Random) -> None:
+        """Kill the object storage, and start it again some seconds later."""
+        storage = _storage(system)
+        storage.stop(kill=True)
+        self._measure(system, "storage_away", time.time(), indexes_and_reports)
+        system.supervise_for(rng.uniform(*AWAY_SECONDS))
+        storage.start()
+        self._measure(system, "kill_storage", time.time(), moves_objects)
+
+    def freeze_storage(self, system: System, _: random.Random) -> None:
+        """Let the object storage accept requests and answer none."""
+        storage = _storage(system)
+        storage.signal(signal.SIGSTOP)
+        self._measure(system, "storage_frozen", time.time(), indexes_and_reports)
+        system.supervise_for(nemesis.FREEZE_SECONDS)
+        storage.signal(signal.SIGCONT)
+        self._measure(system, "freeze_storage", time.time(), moves_objects)
+
     def _measure(self, system: System, name: str, since: float, *conditions: Callable[[System, float], bool]) -> None:
         if self._is_sending():
             self.recoveries.wait(system, name, since, *conditions)
@@ -137,14 +169,8 @@ class ReplicaFaults:
     def all(self, rng: random.Random) -> tuple[nemesis.Fault, ...]:
         """Return the faults of a run: these, and some of the others, beside which work must go on."""
         often = (self.promote_standby, self.kill_redis_master)
-        return (
-            *often,
-            *often,
-            self.promote_standby,
-            self.kill_standby,
-            self.freeze_replication,
-            *rng.sample(OTHERS, SAMPLE),
-        )
+        once = (self.kill_standby, self.freeze_replication, self.kill_storage, self.freeze_storage)
+        return (*often, *often, self.promote_standby, *once, *rng.sample(OTHERS, SAMPLE))
 
 
 #: Number of other faults between two rounds of those above.
@@ -162,6 +188,11 @@ OTHERS = (
     nemesis.kill_postgres,
     nemesis.fill_disk,
 )
+
+
+def _storage(system: System) -> Seaweed:
+    assert system.servers.storage is not None
+    return system.servers.storage
 
 
 def _pair(system: System) -> Pair:
