@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 def lost_reports(system: System) -> list[str]:
     """Return the jobs that a worker finished and the database does not have as finished."""
-    with transaction(system.url) as session:
-        finished = set(map(str, session.scalars(select(Job.id).where(Job.state == "finished"))))
+    finished = _finished(system)
     return [f"the confirmed report of job {job} is lost" for job in _confirmed(system) if job not in finished]
 
 
 def rewritten(system: System) -> int:
-    """Return the number of reports that were confirmed and written again."""
-    return sum(times - 1 for times in _confirmed(system).values())
+    """Return the number of confirmed reports that were lost: the study has another, of the same job or a new one."""
+    finished = _finished(system)
+    return sum(times - (job in finished) for job, times in _confirmed(system).items())
+
+
+def _finished(system: System) -> set[str]:
+    with transaction(system.url) as session:
+        return set(map(str, session.scalars(select(Job.id).where(Job.state == "finished"))))
 
 
 def _confirmed(system: System) -> Counter[str]:
