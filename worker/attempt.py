@@ -215,7 +215,7 @@ class Attempt:
         """Delete the files of a report that was not stored, as far as possible: the audit finds the others."""
         try:
             for path in self._image_files:
-                image_files.remove_unused(self._url, self._data_dir, path)
+                image_files.remove_unused(self._url, self._data_dir, path, own=True)
         except (OSError, OperationalError) as error:
             log.warning("report_image.left", error=type(error).__name__)
 

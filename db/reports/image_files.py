@@ -99,13 +99,40 @@ def remove(data_dir: Path, paths: Iterable[str]) -> None:
             _flush(folder)
 
 
-def remove_unused(url: str, data_dir: Path, path: str) -> bool:
-    """Delete a file if it is unused; return whether it was. Raises OSError."""
+def remove_unused(url: str, data_dir: Path, path: str, *, own: bool = False) -> bool:
+    """Delete a file if it is unused; return whether it was. Raises OSError.
+
+    With *own*, the caller has written it: if its job is not in the database, a failover has lost it.
+    """
     with transaction(url) as session:
-        if use(session, path) != Use.UNUSED:
+        if use(session, path) not in ((Use.UNUSED, Use.UNKNOWN) if own else (Use.UNUSED,)):
             return False
     remove(data_dir, [path])
     return True
+
+
+def remove_of_lost_jobs(url: str, data_dir: Path, written_after: float) -> int:
+    """Delete the files written after a time whose jobs a failover has lost; return their number. Raises OSError.
+
+    Only for a database that continues the one of the files: in another one, all jobs are unknown.
+    """
+    count = 0
+    for page in pages(data_dir):
+        found = {path: uuid.UUID(name[1]) for path in page if (name := NAME.fullmatch(Path(path).name))}
+        recent = {path: job for path, job in found.items() if _written_at(data_dir / path) > written_after}
+        with transaction(url) as session:
+            known = set(session.scalars(select(Job.id).where(Job.id.in_(recent.values()))))
+        lost = [path for path, job in recent.items() if job not in known]
+        remove(data_dir, lost)
+        count += len(lost)
+    return count
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 class Move:

@@ -1,5 +1,7 @@
 """Return stored files to the inbox whose rows the database has lost, because a standby without them was promoted.
 
+Delete the images of reports that it has lost together with their jobs.
+
 The spool notes the timeline of the database whose rows name all its files. On another one, all stored files are looked
 up once, while the other work goes on.
 """
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from sqlalchemy import text
 
+from db.reports import image_files
 from db.session import reading
 from dicom_listener.indexing import lost_rows, repair
 from dicom_listener.spool.durable import Spool
@@ -29,6 +33,8 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at the timeline, and at files that another dispatcher may have left in the inbox.
 CHECK_SECONDS = 3
+#: Age of an image whose job is not in the database up to which a failover has lost the job: no standby lags for longer.
+LOST_WITHIN_SECONDS = 86_400
 CURRENT = text("""
     SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
 """)
@@ -84,6 +90,7 @@ class RowRecovery:
             log.warning("database.timeline_changed", before=noted.number, now=current.number)
             self._without_row = self._search()
             self._searched = current
+        self._remove_images()
         self._return_lost()
         return not self._without_row and not self._stop.is_set()
 
@@ -108,6 +115,15 @@ class RowRecovery:
             log.warning("rows.lost", files=len(lost))
         left = self._without_row - lost_rows.known(self._settings, self._without_row)
         self._without_row = {file_path for file_path in left if self._path(file_path).exists()}
+
+    def _remove_images(self) -> None:
+        """Delete the images of reports that were lost together with their jobs: other reports are written."""
+        written_after = time.time() - LOST_WITHIN_SECONDS
+        removed = image_files.remove_of_lost_jobs(
+            self._settings.database(), self._settings.operations.data_dir, written_after
+        )
+        if removed:
+            log.warning("report_images.lost", files_removed=removed)
 
     def _return(self, file_path: str) -> None:
         try:

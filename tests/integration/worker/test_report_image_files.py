@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from db.errors import StaleFence
 from db.jobs import claims
@@ -107,6 +107,20 @@ def test_job_taken_away_while_its_images_are_stored_leaves_no_file(
         raise StaleFence
 
     monkeypatch.setattr(claims, "finish", stale)
+
+    assert ClaimLoop(settings).run_once(written) == "stale"
+    assert files(settings) == []
+
+
+def test_job_lost_by_a_failover_while_its_images_are_stored_leaves_no_file(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        with transaction(arrivals.url) as session:
+            session.execute(delete(Job))
+        raise StaleFence
+
+    monkeypatch.setattr(claims, "finish", lost)
 
     assert ClaimLoop(settings).run_once(written) == "stale"
     assert files(settings) == []

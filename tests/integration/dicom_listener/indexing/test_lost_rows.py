@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
 
 from db.models import Instance, Quarantined
+from db.reports import image_files
 from db.session import transaction
 from deploy.operate import audit
 from dicom_listener.indexing import failover, indexer
@@ -131,3 +134,18 @@ def test_store_is_not_indexed_into_another_database(settings: Settings, recovery
     recovery.run_once()
 
     assert waiting(settings) == 0
+
+
+@pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * failover.LOST_WITHIN_SECONDS, True)])
+def test_images_of_reports_lost_with_their_jobs_are_deleted(
+    settings: Settings, recovery: RowRecovery, age: float, kept: bool
+) -> None:
+    data_dir = settings.operations.data_dir
+    [path] = image_files.write(data_dir, uuid.uuid4(), uuid.uuid4(), [b"png"])
+    os.utime(data_dir / path, (time.time() - age,) * 2)
+    recovery.run_once()
+    assert (data_dir / path).exists(), "the timeline is the same"
+    note_other_timeline(settings)
+    recovery.run_once()
+
+    assert (data_dir / path).exists() is kept
