@@ -28,6 +28,7 @@ from tests.tools import tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+    from signal import Signals
 
 BUCKET, PREFIX = "test", "prelim"
 ACCESS, SECRET = "key", "secret-key"
@@ -280,6 +281,8 @@ class Seaweed:
         options = f"-dir={self._folder} -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.port={s3} -master.port={master}"
         options += f" -volume.port={volume} -filer.port={filer} -volume.max=50 -master.volumeSizeLimitMB=64"
         options += f" -s3.config={self._folder / 's3.json'} -master.volumePreallocate=false -master.telemetry=false"
+        # Its other services have fixed ports.
+        options += " -s3.port.iceberg=0 -s3.port.lance=0"
         log = (self._folder / "weed.log").open("ab")
         with log:
             self._process = subprocess.Popen([self._program, "server", *options.split()], stdout=log, stderr=log)
@@ -291,6 +294,11 @@ class Seaweed:
             self._process.kill() if kill else self._process.terminate()
             self._process.wait(20)
             self._process = None
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal, such as SIGSTOP: it then accepts connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _answers(self) -> bool:
         bucket = object_files.required(object_files.bucket(Settings(**settings_of(self.endpoint))))
