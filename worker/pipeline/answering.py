@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from db.answers.scaling import ScalingOfTask
     from db.reports.grounds import GroundedFinding
     from worker.findings.labeller import Label
+    from worker.grounding.picture import PictureScore
     from worker.model.engine.request import OptionScore
     from worker.pipeline.inquiry_reading import PartForInquiry
     from worker.pipeline.pipeline import StudyToReport
@@ -39,7 +40,8 @@ ANSWER_TOKENS = 400
 BELOW_LIMIT = "The confidence of the model's answer is {confidence:.2f}, below the limit of {limit:.2f}."
 EQUAL = "The most probable answers have the same probability."
 NOT_TOLD = "The model's answer is that the images do not tell."
-VETOED = "The model affirms {finding}, but the score of the images for it is {score:.2f}, below {threshold:.2f}."
+VETOED = "The model affirms {finding}, but the score of the images for it is {score}, below {threshold}."
+DENIED = "The model denies {finding}, but the score of the images for it is {score}, at least {threshold}: look for it."
 
 
 @dataclass(slots=True)
@@ -158,9 +160,7 @@ def _veto(found: _PartAnswer) -> str:
     failing = [score for score in scores if not score.suspected]
     if not failing:
         return ""
-    least = min(failing, key=lambda score: score.score - score.threshold)
-    name = f"{least.side} {least.finding}".strip()
-    return VETOED.format(finding=name, score=least.score, threshold=least.threshold - least.margin)
+    return _compared(VETOED, min(failing, key=lambda score: score.score - score.threshold))
 
 
 def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any], *, named: bool) -> Answer:
@@ -182,7 +182,7 @@ def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any], *, named: bo
         min_confidence=least.limit,
         calibration=_calibration(told or [least]),
         findings=findings,
-        **(shared | {"limitations": [*_whys(answers, told), *_unchecked(told, named=named), *shared["limitations"]]}),
+        **(shared | {"limitations": [*_remarks(answers, told, named=named), *shared["limitations"]]}),
     )
 
 
@@ -192,14 +192,34 @@ def _calibration(answers: Sequence[_PartAnswer]) -> Calibration:
     return standings.pop() if len(standings) == 1 else Calibration.UNCALIBRATED
 
 
+def _remarks(answers: Sequence[_PartAnswer], told: Sequence[_PartAnswer], *, named: bool) -> list[str]:
+    """Return the sentences about the answers of the parts; if *named*, after the name of their part."""
+    own = [
+        f"{one.part.images.name}: {sentence}" if named else sentence
+        for one in told
+        for sentence in (_denied(one), one.unchecked)
+        if sentence
+    ]
+    return [*_whys(answers, told), *own]
+
+
+def _denied(found: _PartAnswer) -> str:
+    """Return the sentence about a denied finding that the images suspect; empty without one."""
+    denied = [label for label in found.asked if label.certainty == "absent"]
+    scores = [score for label in denied if (score := found.part.picture.score(label.finding, label.side))]
+    suspected = max((one for one in scores if one.suspected), key=lambda one: one.score - one.threshold, default=None)
+    return _compared(DENIED, suspected) if suspected else ""
+
+
+def _compared(sentence: str, score: PictureScore) -> str:
+    name = f"{score.side} {score.finding}".strip()
+    limit = score.threshold - score.margin
+    return sentence.format(finding=name, score=f"{score.score:.2f}", threshold=f"{limit:.2f}")
+
+
 def _whys(answers: Sequence[_PartAnswer], told: Sequence[_PartAnswer]) -> list[str]:
     """Return why a part does not tell, beside another one that does."""
     return [f"{one.part.images.name}: {one.why}" for one in answers if told and one.why]
-
-
-def _unchecked(told: Sequence[_PartAnswer], *, named: bool) -> list[str]:
-    """Return the sentence for each part whose answer states no finding; if *named*, after its name."""
-    return [f"{one.part.images.name}: {one.unchecked}" if named else one.unchecked for one in told if one.unchecked]
 
 
 def _grounded(found: _PartAnswer, offset: int) -> list[GroundedFinding]:

@@ -143,6 +143,23 @@ def test_qualified_question_is_vetoed_or_named_as_unchecked(tmp_path: Path) -> N
     assert right.text == CANNOT_TELL
 
 
+def test_denied_finding_that_the_images_suspect_is_named(tmp_path: Path) -> None:
+    left, right = (
+        asked(
+            [radiograph(tmp_path)],
+            FakeModel("No.", scores=NO),
+            f"Any {side} pleural effusion?",
+            FakeIndex(labels=LABELS),
+        )
+        for side in ("left", "right")
+    )
+
+    (said,) = [sentence for sentence in left.limitations if "denies" in sentence]
+    assert said.startswith("The model denies left pleural effusion, but the score of the images for it is ")
+    assert (left.text, left.findings[0].certainty) == ("No.", "absent")
+    assert not any("denies" in sentence for sentence in right.limitations)
+
+
 def test_denial_states_an_absent_finding_and_is_not_vetoed(tmp_path: Path) -> None:
     found = asked(
         [radiograph(tmp_path)], FakeModel("No.", scores=NO), "Any right pleural effusion?", FakeIndex(labels=LABELS)

@@ -21,7 +21,7 @@ from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST,
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.pipeline import case_0, question_forms
-from worker.pipeline.answering import BELOW_LIMIT, EQUAL, NOT_TOLD, VETOED
+from worker.pipeline.answering import BELOW_LIMIT, DENIED, EQUAL, NOT_TOLD, VETOED
 from worker.pipeline.diagnosing import DIVIDED, NOT_GIVEN, OTHER_PARTS, TIED
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
 from worker.retrieval.index import Neighbour
@@ -222,6 +222,7 @@ def test_every_sentence_is_documented(sentence: str) -> None:
         BELOW_LIMIT,
         NOT_TOLD,
         VETOED,
+        DENIED,
         EQUAL,
         OTHER_PARTS,
         TIED,
