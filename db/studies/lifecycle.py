@@ -275,5 +275,5 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
 
 def _several(found: Sequence[Study]) -> str:
     number = f"{MAX_NAMED} or more" if len(found) == MAX_NAMED else str(len(found))
-    ids = (f"{study.id} ({study.state}, received {study.first_received_at:%Y-%m-%d %H:%M})" for study in found)
+    ids = (f"{study.id} ({study.state}, received {study.first_received_at:%Y-%m-%d %H:%M %Z})" for study in found)
     return f"{number} studies match: {', '.join(ids)}"

@@ -169,7 +169,7 @@ def list_predictions() -> None:
         found = unmatched.listed(session)
     for one in found:
         kind = "draft" if one.is_draft else "label"
-        words = f"{one.received_at:%Y-%m-%d %H:%M}  {kind} of {one.name} {one.version} for {one.study}: {one.reason}"
+        words = f"{one.received_at:%Y-%m-%d %H:%M %Z}  {kind} of {one.name} {one.version} for {one.study}: {one.reason}"
         console.print(words, markup=False, highlight=False, soft_wrap=True)
     if not found:
         console.print("every prediction belongs to a study")

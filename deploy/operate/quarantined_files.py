@@ -64,7 +64,7 @@ def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> 
         console.print_json(json.dumps([asdict(file) for file in found], default=str))
         return
     for file in found:
-        line = f"{file.id} {file.received_at:%Y-%m-%d %H:%M} {file.calling_ae_title} {file.reason}: {file.detail}"
+        line = f"{file.id} {file.received_at:%Y-%m-%d %H:%M %Z} {file.calling_ae_title} {file.reason}: {file.detail}"
         study = f" (study {file.study_id})" if file.study_id else ""
         console.print(line + study, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{len(found)} files shown", highlight=False)

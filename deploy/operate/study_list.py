@@ -62,7 +62,7 @@ def _fields(study: StudyLine) -> dict[str, str | int | None]:
 
 
 def _row(study: StudyLine) -> tuple[str, ...]:
-    received = f"{study.received_at:%Y-%m-%d %H:%M}"
+    received = f"{study.received_at:%Y-%m-%d %H:%M %Z}"
     report = f"version {study.report.version}" if study.report else ""
     return str(study.id), received, study.state, study.reason or "", study.modality, study.body_part, report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from db.errors import ConfigurationError, Reason, UnknownStudy
 from db.jobs import claims
 from db.operations.filters import Filters
-from db.session import transaction
+from db.session import reading, transaction
 from db.settings import Settings
 from db.studies import lifecycle
 from deploy.operate import study_list
@@ -56,6 +57,26 @@ def test_list_shows_no_patient(database_url: str) -> None:
     assert "failed" in shown
     assert "patient" not in shown.lower()
     assert "accession" not in shown.lower()
+
+
+def test_times_have_a_zone_and_are_the_same_moments_in_every_zone(database_url: str) -> None:
+    arrivals = Arrivals(database_url)
+    arrivals.image(study=lifecycle.StudyAttributes(arrivals.uid, study_date="20260112"))
+    berlin = f"{database_url}?options=-c%20TimeZone%3DEurope/Berlin"
+    moments, printed = [], []
+    for url in (database_url, berlin):
+        (line,) = listed(url, Filters())
+        moments.append(dt.datetime.fromisoformat(line["received_at"]))
+        console = Console(file=io.StringIO(), width=200)
+        study_list.show(Settings(database_url=url), console, Filters(), limit=5, as_json=False)
+        printed.append(console.file.getvalue())  # type: ignore[attr-defined]
+        with reading(url) as session:
+            assert lifecycle.find(session, arrivals.uid).study_date == "20260112"
+
+    assert moments[0] == moments[1]
+    assert moments[0].utcoffset() != moments[1].utcoffset()
+    assert "UTC" in printed[0]
+    assert "CE" in printed[1], "CET or CEST"
 
 
 def test_unknown_state_is_rejected_with_the_known_ones(database_url: str) -> None:
