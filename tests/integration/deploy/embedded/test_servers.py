@@ -136,6 +136,22 @@ def test_postgres_restarts_ten_times_with_clients_connected(own_postgres: Postgr
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize("major", ["17", "19"])
+def test_cluster_of_another_major_version_is_refused_and_stays_as_it_is(tmp_path: Path, major: str) -> None:
+    cluster = tmp_path / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text(f"{major}\n")
+    (cluster / "base").write_bytes(b"rows")
+    before = {path: path.stat().st_mtime_ns for path in cluster.iterdir()}
+
+    with (
+        pytest.raises(ServerError, match=f"PostgreSQL {major}.*PostgreSQL 18.*nothing was changed.*prelim backup"),
+        Postgres(tmp_path / "postgres"),
+    ):
+        pass
+    assert {path: path.stat().st_mtime_ns for path in cluster.iterdir()} == before
+
+
 def test_postgres_folds_unicode_case_and_sorts_by_code_point(own_postgres: Postgres) -> None:
     with connect(own_postgres) as connection:
         assert connection.execute("SELECT 'ÉTIENNE' ILIKE 'étienne', 'Z' < 'a', 'z' < 'é'").fetchone() == (True,) * 3
