@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select, text, update
@@ -203,6 +205,30 @@ def test_series_do_not_grow_with_the_number_of_workers(anonymous: TestClient, da
 
     assert after - before <= metrics.MAX_LABELLED * (len(metrics.ENGINE) + 2)
     assert scraped(anonymous, "prelim_processes_alive")["worker"] == 10_000
+
+
+@pytest.mark.slow
+def test_a_thousand_workers_that_came_and_went_leave_neither_series_nor_memory(
+    anonymous: TestClient, database_url: str
+) -> None:
+    info = json.dumps({"engine": dict.fromkeys(metrics.ENGINE, 1), "release": "1"})
+    come = text(
+        "INSERT INTO processes (name, role, info)"
+        " SELECT 'host:' || :round || '-' || n, 'worker', :info FROM generate_series(1, 100) n"
+    )
+    before, sizes = sum(len(family.samples) for family in families(anonymous)), []
+    for number in range(10):
+        with transaction(database_url) as session:
+            session.execute(come, {"round": number, "info": info})
+        assert 'prelim_processes_alive{role="worker"} 100.0' in anonymous.get("/metrics").text
+        with transaction(database_url) as session:
+            session.execute(text("UPDATE processes SET seen_at = now() - interval '1 h'"))
+        anonymous.get("/metrics")
+        gc.collect()
+        sizes.append(len(gc.get_objects()))
+
+    assert sum(len(family.samples) for family in families(anonymous)) - before < 20
+    assert sizes[-1] - sizes[4] < 1000, "objects of Python; a series has some ten"
 
 
 def test_end_of_the_certificate_is_exported(anonymous: TestClient, app: FastAPI, tmp_path: Path) -> None:
