@@ -8,7 +8,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools sbom install demo up shell test test-slow test-wheels test-containers release check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
+.PHONY: help tools sbom install demo up shell test test-slow test-wheels test-containers release hashes check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ tools: $(TOOLS)/installed ## Install linters and validators into .tools, for tes
 sbom: install tools ## List all installed packages with licences in build/sbom.json (CycloneDX)
 	@mkdir -p build
 	$(TOOLS)/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+
+hashes: install ## Write requirements/*.txt: all packages with the SHA-256 of their wheels, as the package index lists them
+	$(BIN)/python -m tests.packaging.hashes
 
 KEY ?=
 release: sbom ## Write a signed release of HEAD to build/release (KEY=private key of ssh-keygen)

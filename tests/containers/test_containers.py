@@ -14,15 +14,15 @@ import shutil
 import subprocess
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import httpx
 import psycopg
 import pytest
-import yaml
 
-from deploy.embedded.server_process import free_port
 from tests.conftest import REPOSITORY
+from tests.containers.engine import LIMITS, Containers, build, podman
+from tests.containers.objects import store_without_study, write_compressed
 from tests.polling import wait_until
 from tests.services import database_named, execute
 from worker.phantoms.datasets import write_demo_studies
@@ -37,35 +37,45 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
 ]
-COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
-CHECKPOINT = REPOSITORY / "deploy" / "demo" / "checkpoint"
 DEFAULT_BASE = re.findall("^ARG BASE=(.*)$", (REPOSITORY / "deploy/docker/Dockerfile").read_text(), re.MULTILINE)[0]
-#: Without the base image, which a site may choose.
-MAX_CORE_BYTES = 300_000_000
+#: Without the base image, which a site may choose; one like the slim images of Python has less than 130 MB.
+MAX_CORE_BYTES = 220_000_000
 #: Limit of a worker with the demo model and torch.
 WORKER_MEMORY = "2g"
-LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
-
-
-def podman(*arguments: str, check: bool = True) -> str:
-    ran = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0 or not check, ran.stdout[-2000:] + ran.stderr[-2000:]
-    return ran.stdout.strip()
-
-
-def build(target: str) -> str:
-    """Build an image and return its name."""
-    name = f"localhost/prelim-{target}:test"
-    wheels = os.environ.get("WHEELS_DIR")
-    mounted = ["--volume", f"{wheels}:/wheels:ro"] if wheels else []
-    given = [
-        f"--build-arg={key}={os.environ[key]}" for key in ("BASE", "PIP_OPTIONS", "TORCH_OPTIONS") if key in os.environ
-    ]
-    podman(
-        *("build", "--isolation", "chroot", "--network", "host", *LIMITS, *mounted, *given, "--target", target),
-        *("--tag", name, "--file", "deploy/docker/Dockerfile", str(REPOSITORY)),
-    )
-    return name
+#: Limits of `prelim ready`, which the engine runs every ten seconds.
+MAX_CHECK_SECONDS, MAX_CHECK_KIB = 0.05, 20 << 10
+#: Refused objects, and lines of the log for them: a few of each association.
+REFUSED, MAX_LINES = 2000, 60
+#: Allocates memory until the kernel ends the largest process of the container, which is the worker.
+FILL_MEMORY = """
+import os, time
+for _ in range(40):
+    if os.fork() == 0:
+        held = bytearray(64 << 20)
+        for at in range(0, len(held), 4096):
+            held[at] = 1
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+#: Prints the transfer syntaxes whose file is decoded as it was before the compression.
+DECODE = """
+import pathlib, pydicom
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from worker.images.stored_frame import message_of
+for path in sorted(pathlib.Path("/files").glob("*.dcm")):
+    if b"".join(bytes([level]) for level in (7, 7, 7, 7)) in message_of(path, 0):
+        print(path.stem)
+AESGCM(bytes(32)).encrypt(bytes(12), b"a", None)
+print("encrypted")
+"""
+#: Runs a check and prints its CPU seconds and its KiB of memory.
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,63 +88,6 @@ def core() -> str:
 def worker(core: str) -> str:
     assert core
     return build("worker-cpu")
-
-
-class Containers:
-    """Containers of one installation, with the restrictions of their services in the compose file."""
-
-    def __init__(self, folder: Path, database_url: str, broker_url: str) -> None:
-        self.name = f"prelim-test-{uuid.uuid4().hex[:8]}"
-        self.started: list[str] = []
-        self.dicom_port, self.api_port = free_port(), free_port()
-        self.secrets = folder / "secrets"
-        self.secrets.mkdir()
-        for setting, value in (("database_url", database_url), ("broker_url", broker_url)):
-            (self.secrets / f"prelim_{setting}").write_text(value)
-        self.environment = {
-            "PRELIM_DATA_DIR": "/var/lib/prelim",
-            "PRELIM_DICOM_PORT": str(self.dicom_port),
-            "PRELIM_API_PORT": str(self.api_port),
-            "PRELIM_SETTLE_SECONDS": "1",
-            "PRELIM_LEASE_SECONDS": "5",
-            "PRELIM_CHECKPOINT": "/checkpoint",
-            "PRELIM_DEVICE": "cpu",
-            "PRELIM_DTYPE": "float32",
-        }
-        podman("volume", "create", self.name)
-
-    def options(self, service: str, memory: str) -> list[str]:
-        """Return the options of `podman run` for a service."""
-        of = COMPOSE[service]
-        assert of["read_only"]
-        return [
-            *("--read-only", "--tmpfs", "/tmp", "--init", "--network", "host", *LIMITS),
-            *(f"--cap-drop={each}" for each in of["cap_drop"]),
-            *(f"--security-opt={each.replace(':true', '')}" for each in of["security_opt"]),
-            *("--user", of["user"], "--memory", memory, "--memory-swap", memory, "--pids-limit", str(of["pids_limit"])),
-            *("--volume", f"{self.name}:/var/lib/prelim", "--volume", f"{CHECKPOINT}:/checkpoint:ro"),
-            *("--volume", f"{self.secrets}:/run/secrets:ro"),
-            *(f"--env={name}={value}" for name, value in self.environment.items()),
-        ]
-
-    def start(self, service: str, image: str, memory: str = "1g") -> str:
-        name = f"{self.name}-{service}"
-        podman("run", "--detach", "--name", name, *self.options(service, memory), image, *COMPOSE[service]["command"])
-        self.started.append(name)
-        return name
-
-    def run(self, image: str, *command: str) -> str:
-        return podman("run", "--rm", *self.options("api", "1g"), image, *command)
-
-    def wait_until_ready(self, service: str, seconds: float = 120) -> None:
-        name = f"{self.name}-{service}"
-        ready = ["podman", "exec", name, "prelim", "ready", service]
-        wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, seconds)
-
-    def remove(self) -> None:
-        for name in self.started:
-            podman("rm", "--force", "--time", "5", name, check=False)
-        podman("volume", "rm", "--force", self.name, check=False)
 
 
 @pytest.fixture
@@ -152,6 +105,18 @@ def containers(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[C
     made.remove()
 
 
+@pytest.fixture
+def installation(containers: Containers, core: str, worker: str) -> Containers:
+    """Listener, dispatcher, API and one worker, ready."""
+    containers.run(core, "prelim", "migrate")
+    for service in ("listener", "dispatcher", "api"):
+        containers.start(service, core)
+    containers.start("worker", worker, WORKER_MEMORY)
+    for service in ("listener", "dispatcher", "api", "worker"):
+        containers.wait_until_ready(service, 300)
+    return containers
+
+
 def bytes_of(image: str) -> int:
     return int(podman("image", "inspect", image, "--format", "{{.Size}}"))
 
@@ -164,24 +129,85 @@ def test_core_is_small_and_has_no_model(core: str) -> None:
 
 
 def test_study_becomes_a_report_that_the_api_returns(
-    containers: Containers, core: str, worker: str, database_url: str, tmp_path: Path
+    installation: Containers, core: str, database_url: str, tmp_path: Path
 ) -> None:
-    containers.run(core, "prelim", "migrate")
-    (key,) = re.findall(r"prelim_\S+", containers.run(core, "prelim", "key", "create", "test"))
-    for service in ("listener", "dispatcher", "api"):
-        containers.start(service, core)
-    first = containers.start("worker", worker, WORKER_MEMORY)
-    for service in ("listener", "dispatcher", "api", "worker"):
-        containers.wait_until_ready(service, 300)
-    assert_restricted(first)
+    (key,) = re.findall(r"prelim_\S+", installation.run(core, "prelim", "key", "create", "test"))
+    for name in installation.started:
+        assert_restricted(name)
 
-    send(containers, tmp_path / "one", count=1)
+    send(installation, tmp_path / "one", count=1)
     wait_until(lambda: states(database_url) == {"reported": 1}, 180)
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{containers.api_port}", headers={"Authorization": f"Bearer {key}"}
+        base_url=f"http://127.0.0.1:{installation.api_port}", headers={"Authorization": f"Bearer {key}"}
     ) as api:
         (study,) = api.get("/v1/studies").json()["studies"]
         assert api.get(f"/v1/studies/{study['id']}/report").json()["impression"]
+
+
+def test_worker_ended_by_its_memory_limit_loses_no_job(
+    installation: Containers, database_url: str, tmp_path: Path
+) -> None:
+    """The engine starts the container again, and the jobs that it had begun are begun again."""
+    worker = f"{installation.name}-worker"
+    send(installation, tmp_path / "many", count=16)
+    wait_until(lambda: jobs(database_url, "state = 'running'") > 0, 120)
+
+    podman("exec", worker, "python3", "-c", FILL_MEMORY, check=False)
+
+    wait_until(lambda: jobs(database_url, "attempt > 1") > 0, 120)
+    wait_until(lambda: states(database_url) == {"reported": 16}, 300)
+    assert exit_statuses(worker) == ["137"]
+
+
+def test_refused_objects_are_counted_and_not_logged_one_by_one(containers: Containers, core: str) -> None:
+    listener = containers.start("listener", core)
+    containers.wait_until_ready("listener")
+    before = len(lines_of(listener))
+
+    statuses = {store_without_study(containers.dicom_port) for _ in range(REFUSED // 500)}
+
+    assert len(statuses) == 1
+    assert 0 < len(lines_of(listener)) - before <= MAX_LINES, "of 2,000 refused objects"
+    status = podman("exec", listener, "sh", "-c", "cat /var/lib/prelim/spool/slots/*/listener.json")
+    assert f", {REFUSED}]" in status, status
+
+
+def test_limits_of_a_container_set_threads_processes_and_slots(core: str, worker: str) -> None:
+    """A machine may have many more processors; this one has two, the container one of them."""
+    limited = ("run", "--rm", "--network", "none", *LIMITS, "--cpus", "1", "--memory", "2g")
+    report = "from db import container_limits as c; c.limit_threads()"
+    processes = "from dicom_listener.receive.prefork import parent; from db.environment import load_settings as s"
+    found = "print(parent.processes(s()), s().queue.worker_slots)"
+
+    assert podman(*limited, core, "python3", "-c", f"{report}; {processes}; {found}") == "1 1"
+    assert podman(*limited, worker, "python3", "-c", f"{report}; import torch; print(torch.get_num_threads())") == "1"
+
+
+def test_core_decodes_frames_and_encrypts(core: str, tmp_path: Path) -> None:
+    """The libraries without their symbols work, those that the API starts for a frame included."""
+    write_compressed(tmp_path)
+
+    mounted = ("--volume", f"{tmp_path}:/files:ro")
+    ran = podman("run", "--rm", "--network", "none", *LIMITS, *mounted, core, "python3", "-c", DECODE)
+
+    assert ran.split() == [
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+        "1.2.840.10008.1.2.5",
+        "encrypted",
+    ]
+
+
+def test_health_check_costs_little(installation: Containers) -> None:
+    for service in ("listener", "dispatcher", "api", "worker"):
+        command = ("python3", "-c", MEASURE, "prelim", "ready", service)
+        found = [podman("exec", f"{installation.name}-{service}", *command).split() for _ in range(5)]
+
+        # Other programs of the machine lengthen some.
+        assert min(float(seconds) for seconds, _ in found) <= MAX_CHECK_SECONDS, f"{service}: {found}"
+        assert min(int(memory) for _, memory in found) <= MAX_CHECK_KIB, f"{service}: {found}"
 
 
 def assert_restricted(name: str) -> None:
@@ -189,6 +215,12 @@ def assert_restricted(name: str) -> None:
     assert found["HostConfig"]["ReadonlyRootfs"]
     assert not found["EffectiveCaps"]
     assert found["Config"]["User"] == "10001:10001"
+
+
+def exit_statuses(name: str) -> list[str]:
+    """Return the status of each end of a container."""
+    ended = ("--filter", f"container={name}", "--filter", "event=died", "--format", "{{.ContainerExitCode}}")
+    return podman("events", "--stream=false", "--since", "1h", *ended).split()
 
 
 def send(containers: Containers, folder: Path, *, count: int) -> None:
@@ -201,3 +233,14 @@ def send(containers: Containers, folder: Path, *, count: int) -> None:
 def states(url: str) -> dict[str, int]:
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         return dict(connection.execute("SELECT state, count(*) FROM studies GROUP BY state").fetchall())
+
+
+def jobs(url: str, condition: LiteralString) -> int:
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        (found,) = connection.execute("SELECT count(*) FROM jobs WHERE " + condition).fetchone() or (0,)
+    return int(found)
+
+
+def lines_of(name: str) -> list[str]:
+    ran = subprocess.run(["podman", "logs", name], capture_output=True, text=True, check=True)
+    return (ran.stdout + ran.stderr).splitlines()
