@@ -41,7 +41,8 @@ class Process:
     name: str
     command: tuple[str, ...]
     ready: Check
-    ready_seconds: float = 60
+    #: For a busy machine: starting takes 2 s alone, and one that ends is an error at once.
+    ready_seconds: float = 180
     grace_seconds: float = 15
     probe: Callable[[Settings], bool] | None = None
 
