@@ -253,7 +253,7 @@ def _audit_log(session: Session, progress: Progress, settings: Settings, seconds
     after_seconds = settings.operations.alarm_seconds
     if progress.audit_sent:
         return audit_queue.alarm(audit_queue.waiting(session), after_seconds)
-    return audit_queue.NEVER_SENT if settings.operations.audit_syslog_url and seconds > after_seconds else None
+    return audit_queue.NEVER_SENT if settings.audit.audit_syslog_url and seconds > after_seconds else None
 
 
 def canary_age(progress: Progress, alive: Sequence[Process]) -> float | None:

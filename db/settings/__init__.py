@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validato
 
 from db.errors import ConfigurationError
 from db.settings import server_urls
+from db.settings.audit_repository import Audit
 from db.settings.object_storage import Storage
 from db.settings.reception import Dicom
 from db.settings.section import AETitle, Port, Seconds, Section
@@ -192,21 +193,6 @@ class Operations(Section):
         default=600, ge=0, description="Time between two [canaries](operate.md#canary); 0: none."
     )
     canary_host: str | None = Field(default=None, description="Host of the listener for canaries; unset: this machine.")
-    audit_syslog_url: str | None = Field(
-        default=None,
-        pattern=r"^syslog\+tls://(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?/?$",
-        description="Audit record repository, `syslog+tls://host:6514`, to which the"
-        " [audit log](operate.md#audit-record-repository) is sent; unset: it is not sent.",
-    )
-    audit_syslog_ca: Path | None = Field(
-        default=None, description="PEM file of the authority of the repository's certificate; unset: the system's."
-    )
-    audit_syslog_certificate: Path | None = Field(
-        default=None, description="PEM file of the certificate that is shown to the repository; unset: none."
-    )
-    audit_syslog_key: Path | None = Field(
-        default=None, description="PEM file of its private key; unset: in the certificate's file."
-    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity that is logged."
     )
@@ -240,6 +226,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     retrieval: Retrieval
     storage: Storage
     api: Api
+    audit: Audit
 
     def __init__(self, **values: Any) -> None:
         """Take flat names, as `Settings(settle_seconds=0)`; raises ValidationError if a name or a value is invalid."""

@@ -181,7 +181,6 @@ PROCESSES = (
 
 def configured(processes: Iterable[Process], settings: Settings) -> list[Process]:
     """Return the processes without those that the settings switch off."""
-    operations = settings.operations
-    off = {Role.CANARY} if not operations.canary_seconds else set()
-    off |= {Role.AUDIT_SENDER} if operations.audit_syslog_url is None else set()
+    off = {Role.CANARY} if not settings.operations.canary_seconds else set()
+    off |= {Role.AUDIT_SENDER} if settings.audit.audit_syslog_url is None else set()
     return [process for process in processes if process.name not in off]

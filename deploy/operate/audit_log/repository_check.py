@@ -12,11 +12,11 @@ from deploy.operate.doctor.finding import Check, Finding, Installation, NotCheck
 
 def examine_repository(installation: Installation) -> Finding:
     """Connect to the repository as the sender does, without a message, and count the rows that wait."""
-    operations = installation.settings.operations
-    if operations.audit_syslog_url is None:
+    settings = installation.settings
+    if settings.audit.audit_syslog_url is None:
         return _without_an_address(installation)
     try:
-        syslog_tls.repository(installation.settings).connect().close()
+        syslog_tls.repository(settings).connect().close()
     except (OSError, ConfigurationError) as error:
         return fault(
             syslog_tls.cause(error),
@@ -29,7 +29,7 @@ def examine_repository(installation: Installation) -> Finding:
         found = None
     if found is None:
         return warning("the repository answers, and nothing was ever sent to it", "start `prelim audit-log send`")
-    raised = audit_queue.alarm(found, operations.alarm_seconds)
+    raised = audit_queue.alarm(found, settings.operations.alarm_seconds)
     if raised is not None:
         return fault(raised[1], "see the log of `prelim audit-log send`")
     return ok(f"the repository answers; {found.rows} rows wait")

@@ -3,6 +3,7 @@
 Syslog has no acknowledgement: bytes that TLS or the kernel has accepted can be lost with the connection. A batch
 therefore ends with a close_notify alert, and counts as received only after the one of the repository, which RFC 5425
 section 4.4 requires: its TLS has then read all records before. Not more is known: it may not have stored them yet.
+Some repositories only close TCP; PRELIM_AUDIT_SYSLOG_CONFIRMATION decides whether that suffices.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ END_SECONDS = 1.0
 #: Bytes given to TLS at a time.
 PART = 64 << 10
 POLL_SECONDS = 0.005
+WITHOUT_ALERT = (
+    "the repository ended the connection without close_notify, which RFC 5425 requires:"
+    " PRELIM_AUDIT_SYSLOG_CONFIRMATION=tcp accepts that"
+)
 
 
 class Unconfirmed(OSError):
@@ -53,15 +58,15 @@ class Repository(NamedTuple):
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context, from the files as they are now; raises ConfigurationError."""
-        operations = self.settings.operations
-        context = ssl.create_default_context() if operations.audit_syslog_ca is None else _context()
+        audit = self.settings.audit
+        context = ssl.create_default_context() if audit.audit_syslog_ca is None else _context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(CIPHERS)
         try:
-            if operations.audit_syslog_ca is not None:
-                context.load_verify_locations(operations.audit_syslog_ca)
-            if operations.audit_syslog_certificate is not None:
-                context.load_cert_chain(operations.audit_syslog_certificate, operations.audit_syslog_key)
+            if audit.audit_syslog_ca is not None:
+                context.load_verify_locations(audit.audit_syslog_ca)
+            if audit.audit_syslog_certificate is not None:
+                context.load_cert_chain(audit.audit_syslog_certificate, audit.audit_syslog_key)
         except OSError as error:
             raise ConfigurationError(f"a file of PRELIM_AUDIT_SYSLOG_* cannot be loaded: {error}") from error
         return context
@@ -83,12 +88,12 @@ class Repository(NamedTuple):
             for part in _parts(frames):
                 tls.settimeout(_left(ends))
                 tls.sendall(part)
-            _confirm(tls, ends)
+            _confirm(tls, ends, alert=self.settings.audit.audit_syslog_confirmation == "close_notify")
 
 
 def repository(settings: Settings) -> Repository:
     """Return the configured repository; raises ConfigurationError if there is none."""
-    url = settings.operations.audit_syslog_url
+    url = settings.audit.audit_syslog_url
     if url is None:
         raise ConfigurationError("PRELIM_AUDIT_SYSLOG_URL is not set: name the audit record repository")
     place = urlsplit(url)
@@ -151,8 +156,10 @@ def _left(ends: float) -> float:
     return left
 
 
-def _confirm(tls: ssl.SSLSocket, ends: float) -> None:
+def _confirm(tls: ssl.SSLSocket, ends: float, *, alert: bool) -> None:
     """Return when the repository has closed in answer to our close; raises Unconfirmed and other OSErrors.
+
+    Without *alert*, an end of the TCP connection is enough, if no reset shows that bytes were not read.
 
     A close that the repository began by itself looks the same on the wire. It is excluded in two steps: no alert has
     come when its kernel has all bytes, and the connection then ends without a reset, which unread bytes cause.
@@ -171,7 +178,9 @@ def _confirm(tls: ssl.SSLSocket, ends: float) -> None:
     except TimeoutError:
         raise Unconfirmed("the repository did not answer the end of the batch with close_notify in time") from None
     except ssl.SSLEOFError:
-        raise Unconfirmed("the repository ended the connection without close_notify") from None
+        if not alert:
+            return
+        raise Unconfirmed(WITHOUT_ALERT) from None
     with plain:
         plain.shutdown(socket.SHUT_WR)
         plain.settimeout(END_SECONDS)

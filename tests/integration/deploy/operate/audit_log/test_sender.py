@@ -136,6 +136,22 @@ def test_batch_that_the_repository_may_not_have_read_is_sent_again(
     assert problem(database_url) == ""
 
 
+@pytest.mark.parametrize("fault", ["close", "goodbye", "cut", "last_cut", "unread"])
+def test_end_without_an_alert_confirms_a_batch_if_the_site_says_so(
+    fault: str, repository: AuditRepository, database_url: str
+) -> None:
+    repository.faults[:] = [fault, "mute"]
+    append(database_url, Chain("host:1"), *range(20))
+    made = Sender(settings_of(repository, database_url, audit_syslog_confirmation="tcp"))
+    made.run_once()
+    assert figures(database_url) == 20, "a reset, or an early end, is none"
+    made.run_once()
+    made.close()
+
+    assert figures(database_url) == 0
+    assert repository.rows() == [(1, row) for row in range(1, 21)]
+
+
 def test_repository_that_takes_a_few_bytes_at_a_time_gets_all(repository: AuditRepository, database_url: str) -> None:
     repository.faults[:] = ["slow"] * 3
     append(database_url, Chain("host:1"), *range(60))
@@ -281,7 +297,7 @@ def test_sender_that_is_killed_at_any_time_loses_no_row(repository: AuditReposit
     environment = os.environ | {
         "PRELIM_DATABASE_URL": database_url,
         "PRELIM_DATA_DIR": str(settings.operations.data_dir),
-        "PRELIM_AUDIT_SYSLOG_URL": str(settings.operations.audit_syslog_url),
+        "PRELIM_AUDIT_SYSLOG_URL": str(settings.audit.audit_syslog_url),
         "PRELIM_AUDIT_SYSLOG_CA": str(repository.certificate),
     }
     chain = Chain("host:1")
