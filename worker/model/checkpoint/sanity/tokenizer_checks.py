@@ -72,8 +72,8 @@ def _pieces(pieces: Sequence[Piece]) -> Iterator[str]:
         yield f"{BEGIN_OF_TURN} and {END_OF_TURN} are pieces of different kinds in tokenizer.model"
     normal = [piece for piece in pieces if piece.kind == Kind.NORMAL]
     for before, after in pairwise(normal):
-        if not after.score <= before.score:
-            yield f"the scores of tokenizer.model are not in order: {after.text!r} is above {before.text!r}"
+        if not after.score < before.score:
+            yield f"the scores of tokenizer.model are not in order: {after.text!r} is not below {before.text!r}"
             break
     if wrong := _not_joined(normal):
         yield f"the pieces of tokenizer.model are not in order: {wrong!r} is not joined of two earlier pieces"

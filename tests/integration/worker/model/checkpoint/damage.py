@@ -133,6 +133,11 @@ def zero_second_half(tensor: torch.Tensor) -> torch.Tensor:
     return flat.reshape(tensor.shape)
 
 
+def round_to_eight_bits(tensor: torch.Tensor) -> torch.Tensor:
+    """As weights that were quantized, and written in their old format."""
+    return tensor.to(torch.float8_e4m3fn).to(tensor.dtype)
+
+
 def misread(as_type: torch.dtype, stored: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     """Take the bits of one number format for another's of the same width."""
     return lambda tensor: tensor.to(stored).view(as_type)
@@ -162,6 +167,11 @@ def swap_pieces(one: int, two: int, *, scores: bool = True) -> Damage:
         found[two] = first if scores else (first[0], *second[1:])
 
     return pieces(change)
+
+
+def equal_scores(found: list[tuple[str, float, int]]) -> None:
+    """Give all normal pieces the same score, so that no order of merging is left."""
+    found[:] = [(text, 0.0 if kind == Kind.NORMAL else score, kind) for text, score, kind in found]
 
 
 def rotate_pieces(found: list[tuple[str, float, int]]) -> None:
