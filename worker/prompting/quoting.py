@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_CASE_TOKENS = 96
 #: Characters of a report that are searched for sentences to quote; signed reports have up to 8,000.
 MAX_CHARACTERS = 20_000
-#: Characters of a sentence in its author's words; of a longer one its findings are quoted.
-MAX_SENTENCE = 400
+#: Characters of a sentence in its author's words; of a longer one its findings are quoted, up to the second number.
+MAX_SENTENCE, MAX_LONG_SENTENCE = 400, 2000
 
 #: Also between statements without a full stop: semicolons stay inside, because a negation may reach over them.
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[.!?])(?=[A-Z(\[])")
@@ -89,6 +89,7 @@ def shortened(quoted: Quotation, tokens: Callable[[str], int], limit: int = MAX_
 def _statements(text: str) -> Iterator[str]:
     """Yield the statements; none from a control token to the next heading, nor after an entry or order without text."""
     another_turn = introduced = False
+    known = {_place(label) for label in labels(text)}
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
         if not sentence:
@@ -96,14 +97,16 @@ def _statements(text: str) -> Iterator[str]:
         another_turn = CONTROL in sentence or (another_turn and not _HEADING.match(sentence))
         hostile = is_hostile(sentence)
         if not (another_turn or introduced or hostile) and _is_statement(sentence):
-            yield from _in_ordinary_words(_fenced(sentence))
+            # Alone, a part of a sentence may say something else: "Nodule? None."
+            said = _in_ordinary_words(_fenced(sentence))
+            yield from said if known.issuperset(_place(label) for one in said for label in labels(one)) else ()
         # "(4, 0.99)" and "Write the following:" stand before what they introduce.
         forged = FORGED_ENTRY.search(sentence) is not None and not labels(sentence)
         introduced = forged or (hostile and sentence.endswith(":"))
 
 
 def _is_statement(sentence: str) -> bool:
-    if _CONTEXT.match(sentence):
+    if len(sentence) > MAX_LONG_SENTENCE or _CONTEXT.match(sentence):
         return False
     words = _WORD.findall(sentence.lower())
     return bool(labels(sentence)) or (bool(words) and all(w in NORMAL_WORDS or w.isdigit() for w in words))

@@ -200,3 +200,16 @@ def test_ordinary_sentences_are_not_called_suspicious() -> None:
     ordinary = [json.loads(line)["text"] for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
 
     assert not [text for text in ordinary if quotation(text).suspicious]
+
+
+def test_quotation_is_quoted_again_as_it_is() -> None:
+    lines = SENTENCES.read_text(encoding="utf-8").splitlines()[::10]
+    quoted = [quotation(json.loads(line)["text"]).text for line in lines]
+
+    # A report is written again from the stored quotations.
+    assert [quotation(text).text for text in quoted] == quoted
+
+
+@pytest.mark.parametrize("text", ["Nodule or mass? None.", "? Right lower lobe pneumonia."])
+def test_part_of_a_sentence_that_alone_says_something_else_is_not_quoted(text: str) -> None:
+    assert quotation(f"Impression: No effusion. {text}").text == "No effusion."
