@@ -318,7 +318,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.stop(kill=True)
         object_files._bucket.cache_clear()
 
 
