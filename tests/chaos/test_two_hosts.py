@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     # pynetdicom, in the sending modality, forgets its socket when the listener is down.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -72,8 +72,8 @@ class Hosts:
             sender.start()
 
     def wait_for_the_end(self) -> None:
-        supervise_until(self.system, lambda: not any(sender.is_alive() for sender in self.all_senders), 120)
-        supervise_until(self.system, lambda: checker.all_ended(self.system, self.studies), 120)
+        supervise_until(self.system, lambda: not any(sender.is_alive() for sender in self.all_senders), 240)
+        supervise_until(self.system, lambda: checker.all_ended(self.system, self.studies), 240)
 
     def violations(self) -> list[str]:
         histories = self.histories.values()
@@ -131,7 +131,7 @@ def test_two_hosts_share_500_studies_and_none_is_lost_or_double(hosts: Hosts) ->
 @pytest.mark.parametrize("hosts", [STUDIES // 2], indirect=True)
 def test_host_killed_in_the_middle_loses_nothing_and_the_other_goes_on(hosts: Hosts) -> None:
     hosts.send()
-    supervise_until(hosts.system, lambda: counted(hosts.system)[1] > STUDIES // 8, 60)
+    supervise_until(hosts.system, lambda: counted(hosts.system)[1] > STUDIES // 8, 240)
     kill(hosts, "two")
     hosts.wait_for_the_end()
 
