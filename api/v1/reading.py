@@ -51,10 +51,10 @@ RESTRICTIONS = 64
 COLUMNS = tuple(name for name in Report.model_fields if name in ReportRow.__table__.columns)
 
 
-def study(caller: Caller, study_id: uuid.UUID) -> overview.StudyLine:
+def study(caller: Caller, study_id: uuid.UUID, *, marks: bool = False) -> overview.StudyLine:
     """Return the current state of a study; one that the caller may not see is not found."""
     caller.disclose([study_id])
-    line = overview.study(caller.session, study_id, caller.principal.ae_titles)
+    line = overview.study(caller.session, study_id, caller.principal.ae_titles, marks=marks)
     if line is None:
         raise NotFound("study not found", "take the id from the list of studies")
     return line
@@ -84,6 +84,8 @@ def mark(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings
     """
     shown, reader = settings.api.drafts == "shown", str(caller.principal)
     for line in lines:
+        if line.attention is None:
+            raise ValueError("the marks of the study were not read")
         own = [str(line.state)] if str(line.state) in ATTENTION else []
         named = line.attention if shown else ["report"] if line.attention else []
         line.attention, line.readers = [*own, *named], list_marks.readers(line.readers, reader)
@@ -91,7 +93,7 @@ def mark(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings
 
 def marked_study(caller: Caller, study_id: uuid.UUID, settings: Settings) -> overview.StudyLine:
     """Return the current state of a study with its marks; raises NotFound."""
-    line = study(caller, study_id)
+    line = study(caller, study_id, marks=True)
     mark(caller, [line], settings)
     return line
 

@@ -103,8 +103,8 @@ class StudyLine:
     detail: str | None
     differs: list[str] | None
     report: ReportLine | None
-    #: Why a person must look at its report, and who has its page open (db.reports.list_marks).
-    attention: Sequence[str]
+    #: Why a person must look at its report, None if not read, and who has its page open (db.reports.list_marks).
+    attention: Sequence[str] | None
     readers: Sequence[Any] = field(repr=False)
 
 
@@ -157,9 +157,9 @@ class Forecast:
 
 #: Columns of a study that a line shows, and their names there; the expression of its displayed state.
 STUDY_COLUMNS = tuple(
-    column
-    for column in Study.__table__.columns
-    if column.name in {*StudyLine.__dataclass_fields__, "first_received_at"} - {"state"}
+    each
+    for each in Study.__table__.columns
+    if each.name in {*StudyLine.__dataclass_fields__, "first_received_at"} - {"state"}
 )
 NAMES = tuple(column.name.replace("first_received_at", "received_at") for column in STUDY_COLUMNS)
 DISPLAYED_STATE = displayed_state().label("displayed_state")
@@ -167,7 +167,9 @@ CHECKED = exists().where(ReportCheck.report_id == Report.id).label("checked")
 OF_REPORT = Report.version, Report.basis, Report.created_at, Report.revision.label("report_revision"), CHECKED
 
 
-def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: Sort = Sort.ARRIVAL) -> Select[Any]:
+def _studies(
+    *conditions: ColumnElement[bool], limit: int | None = None, sort: Sort = Sort.ARRIVAL, marks: bool = True
+) -> Select[Any]:
     """Select the studies that meet *conditions*, in the order of *sort*: all else is read for these only."""
     shown = (
         # Columns and not objects, which take longer to make than the whole query.
@@ -182,8 +184,8 @@ def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: S
     newest = select(*OF_REPORT).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
     current = newest.lateral()
     of_study = *(shown.c[column.name] for column in STUDY_COLUMNS), shown.c.displayed_state
-    query = select(*of_study, *current.c, *list_marks.COLUMNS).outerjoin(current, true())
-    return query.order_by(*sort.order(shown.c))
+    marked = list_marks.COLUMNS if marks else list_marks.NO_COLUMNS
+    return select(*of_study, *current.c, *marked).outerjoin(current, true()).order_by(*sort.order(shown.c))
 
 
 # Open work lists ask for the same page again and again: making the statement takes longer than to execute it.
@@ -214,14 +216,15 @@ def page(
     few, rows = conditions_of_few(session, wanted), limit + 1
     query = _listed(rows, wanted, after, sort) if few is None else _studies(*few, *behind, limit=rows, sort=sort)
     lines = [_line(row) for row in session.execute(query)]
-    shown, more = lines[:limit], len(lines) > limit
-    last = shown[-1] if shown else None
-    return Page(shown, Position(last.received_at, last.id, last.priority) if more and last else None)
+    last = lines[limit - 1] if len(lines) > limit else None
+    return Page(lines[:limit], None if last is None else Position(last.received_at, last.id, last.priority))
 
 
-def study(session: Session, study_id: uuid.UUID, ae_titles: Collection[str] | None = None) -> StudyLine | None:
+def study(
+    session: Session, study_id: uuid.UUID, ae_titles: Collection[str] | None = None, *, marks: bool = False
+) -> StudyLine | None:
     """Return one study; None if it does not exist or was sent by another than *ae_titles*."""
-    row = session.execute(_studies(Study.id == study_id, *visible(ae_titles))).one_or_none()
+    row = session.execute(_studies(Study.id == study_id, *visible(ae_titles), marks=marks)).one_or_none()
     return None if row is None else _line(row)
 
 
@@ -254,11 +257,9 @@ def overview(session: Session) -> Overview:
 
 def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
     """Return the forecast of a study's report; None if its job is not queued."""
-    job = session.scalars(
-        select(Job)
-        .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
-        .where(Job.study_id == study_id, Job.state == JobState.QUEUED, Job.kind == JobKind.REPORT)
-    ).one_or_none()
+    current = and_(Study.id == Job.study_id, Study.revision == Job.revision)
+    queued = Job.study_id == study_id, Job.state == JobState.QUEUED, Job.kind == JobKind.REPORT
+    job = session.scalars(select(Job).join(Study, current).where(*queued)).one_or_none()
     if job is None:
         return None
     before = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, Job.urgent_at < job.urgent_at)
@@ -287,10 +288,8 @@ def _slots(session: Session) -> int:
 
 
 def counts(session: Session) -> dict[str, int]:
-    """Count the studies by displayed state: all open ones, and the ended ones of those received in the last 24 hours.
-
-    States without a study are included. Counting all ended studies would take longer with every year.
-    """
+    """Count the studies by displayed state, also 0: all open ones, and the ended ones received in the last 24 hours."""
+    # All ended ones would take longer with every year.
     return dict.fromkeys(map(str, DisplayedState), 0) | dict(session.execute(COUNTS).all())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import literal_column
+from sqlalchemy import literal_column, null
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,6 +42,9 @@ READERS = f"""
 """  # noqa: S608 - constants
 #: Columns of a statement that names its studies `shown`.
 COLUMNS: tuple[Label[Any], ...] = literal_column(ATTENTION).label("attention"), literal_column(READERS).label("readers")
+
+#: In their place where they are not read.
+NO_COLUMNS: tuple[Label[Any], ...] = null().label("attention"), null().label("readers")
 
 
 class Reader(NamedTuple):
