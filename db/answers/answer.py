@@ -34,6 +34,7 @@ _OF_THESE = frozenset(
     bovenstaande av dessa ovanstaende""".split()  # noqa: SIM905
 )
 NEWER = "Images arrived after this answer: it rests on those of revision {} and not on those of revision {}."
+LATE = "Predictions of specialist models arrived after this answer: ask again ({} of them)."
 ERASED = "{} of {} similar earlier cases were erased after this answer."
 
 
@@ -186,6 +187,8 @@ class Stored:
     created_at: dt.datetime
     calibration: Calibration
     calibration_reason: str
+    #: Labels of specialist models that arrived after the diagnosis was begun.
+    late_predictions: int = 0
 
     @property
     def limitations(self) -> list[str]:
@@ -194,4 +197,5 @@ class Stored:
         newer = [NEWER.format(self.revision, self.newer_revision)] if self.newer_revision else []
         erased = sum(case.case_id is None for case in self.result.evidence)
         gone = [ERASED.format(erased, len(self.result.evidence))] if erased else []
-        return [*why, *newer, *gone, *self.result.limitations]
+        late = [LATE.format(self.late_predictions)] if self.late_predictions else []
+        return [*why, *newer, *late, *gone, *self.result.limitations]

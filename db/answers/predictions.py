@@ -20,6 +20,7 @@ from db.models import SpecialistPrediction, Study
 from db.reports.versions import QuotedDraft
 
 if TYPE_CHECKING:
+    import datetime as dt
     import uuid
     from collections.abc import Iterable, Sequence
 
@@ -162,6 +163,17 @@ def of_study(session: Session, study_id: uuid.UUID) -> list[Prediction]:
         latest.setdefault((one.name, one.version, name_of(one.label)), one)
     given = sorted(list(latest.values())[:MAX_GIVEN], key=lambda one: one.id)
     return [Prediction(one.name, one.version, one.label, one.score, one.source) for one in given]
+
+
+def arrived_after(session: Session, study: Study, moment: dt.datetime | None) -> int:
+    """Return the number of labels about a study that arrived after *moment*; 0 without one."""
+    row = SpecialistPrediction
+    if moment is None:
+        return 0
+    late = (
+        select(func.count()).select_from(row).where(row.received_at > moment, row.draft == "", _about(session, study))
+    )
+    return session.scalar(late) or 0
 
 
 def drafts_of_study(session: Session, study_id: uuid.UUID) -> list[QuotedDraft]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from db.answers import scalings
+from db.answers import predictions, scalings
 from db.answers.answer import (
     Answer,
     Diagnosis,
@@ -20,7 +20,7 @@ from db.answers.answer import (
     Stored,
 )
 from db.models import Answer as Row
-from db.models import AnswerEvidence, Inquiry, ReferenceCase, Study
+from db.models import AnswerEvidence, Inquiry, Job, ReferenceCase, Study
 from db.reports.grounds import CitedSentence, GroundedFinding, InImage
 from db.reports.storable import clean
 from db.states import Calibration, JobKind, Verdict
@@ -99,17 +99,19 @@ def _without_erased(session: Session, result: Answer | Diagnosis) -> Answer | Di
 def read(session: Session, job_id: uuid.UUID) -> Stored | None:
     """Return the answer to the inquiry of a job; None if it has none yet."""
     query = (
-        select(Row, Study.revision, Inquiry.kind)
+        select(Row, Study, Inquiry.kind, Job.claimed_at)
         .join(Inquiry, Inquiry.job_id == Row.job_id)
+        .join(Job, Job.id == Row.job_id)
         .join(Study, Study.id == Inquiry.study_id)
         .where(Row.job_id == job_id)
     )
     found = session.execute(query).one_or_none()
     if found is None:
         return None
-    row, newest, kind = found
-    newer = newest if newest > row.revision else None
-    return Stored(_result(session, row, kind), row.revision, newer, row.created_at, *_standing(session, row))
+    row, study, kind, claimed_at = found
+    newer = study.revision if study.revision > row.revision else None
+    late = predictions.arrived_after(session, study, claimed_at) if kind == JobKind.DIAGNOSIS else 0
+    return Stored(_result(session, row, kind), row.revision, newer, row.created_at, *_standing(session, row), late)
 
 
 def _standing(session: Session, row: Row) -> tuple[Calibration, str]:

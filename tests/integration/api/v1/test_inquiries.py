@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 
 from db.access import keys
 from db.access.principals import READER
+from db.answers import predictions
+from db.answers.predictions import Received
 from db.answers.scaling import ScalingOfTask
 from db.jobs import claims
 from db.session import transaction
@@ -97,6 +99,19 @@ def test_recall_lists_every_answer_that_used_a_case_model_or_specialist(client: 
     assert client.get(f"{path}?specialist=other").json()["answers"] == []
     assert client.get(f"{path}?case_id={uuid.uuid4()}").json()["answers"] == []
     assert client.get(path).status_code == 422
+
+
+def test_diagnosis_says_that_predictions_arrived_after_it(client: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported()
+    body = {"options": ["effusion", "mass"]}
+    location = client.post(f"/v1/studies/{study_id}/diagnoses", json=body).headers["Location"]
+    answer(arrivals, study_id, DIAGNOSIS)
+    before = client.get(location).json()["answer"]["limitations"]
+    with transaction(arrivals.url) as session:
+        predictions.add(session, [Received(str(study_id), "net", "1", "mass", 0.9)], "tests", study_id)
+
+    after = client.get(location).json()["answer"]["limitations"]
+    assert after == ["Predictions of specialist models arrived after this answer: ask again (1 of them).", *before]
 
 
 def test_diagnosis_has_options_vote_and_specialists(client: TestClient, arrivals: Arrivals) -> None:
