@@ -12,24 +12,29 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from sqlalchemy import func, select
 
-from db.models import Backup
+from db.models import Backup, Instance
 from db.reports import image_files
 from db.session import reading, transaction
+from db.storage import object_files
+from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
 from deploy.operate.backup import again, dump
 from deploy.operate.backup.repository import Manifest, Repository
+from deploy.operate.backup.sealing import Content
 from dicom_listener.spool.durable import COMPLETE, Spool
 from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
     import datetime as dt
+    import uuid
     from collections.abc import Iterator
 
     from rich.console import Console
 
     from db.settings import Settings
-    from deploy.operate.backup.sealing import Content
 
+#: Rows of one page.
+PAGE = 1000
 #: Folder of the reference indexes, below the data directory.
 REFERENCE = "reference"
 
@@ -47,6 +52,7 @@ class _Files:
     """Copies files, and lists each once."""
 
     def __init__(self, settings: Settings, repository: Repository, listed: BinaryIO) -> None:
+        self._settings = settings
         self._data_dir, self._spool = settings.operations.data_dir, Spool(settings.spool)
         self._repository = repository
         self._listed = listed
@@ -73,8 +79,38 @@ class _Files:
         except OSError as error:
             self.copied.unread.append(f"{name}: {error.strerror}")
             return
-        self._listed.write((json.dumps([name, kept_as, content.size, content.sha256]) + "\n").encode())
+        self._list(name, kept_as, content)
         self.copied = self.copied._replace(files=self.copied.files + 1, size=self.copied.size + content.size)
+
+    def copy_objects(self) -> None:
+        """Copy or list the files that are in the object storage only; the first failure of the storage ends it."""
+        for row in _moved(self._settings):
+            if (self._data_dir / row.file_path).exists():
+                continue
+            try:
+                self._copy_object(row)
+            except Unavailable as error:
+                self.copied.unread.append(f"objects from {row.file_path} on: {error}")
+                return
+            except StorageError as error:
+                self.copied.unread.append(f"{row.file_path}: {error}")
+
+    def _copy_object(self, row: Instance) -> None:
+        content = Content(row.file_bytes, row.object_sha256 or "")
+        if self._settings.storage.storage_backup == "list":
+            self._list(row.file_path, "", content, True)
+            return
+        if (known := self._repository.known(row.file_path)) is None or known.sha256 != row.object_sha256:
+            with object_files.opened(self._settings) as stored:
+                _, content = self._repository.keep(stored.path(row), row.file_path, mutable=False)
+        else:
+            content = known
+        self._list(row.file_path, row.file_path, content, True)
+        self.copied = self.copied._replace(files=self.copied.files + 1, size=self.copied.size + content.size)
+
+    def _list(self, name: str, kept_as: str, content: Content, *is_object: bool) -> None:
+        line = json.dumps([name, kept_as, content.size, content.sha256, *is_object])
+        self._listed.write(f"{line}\n".encode())
 
 
 def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Copied:
@@ -115,6 +151,8 @@ def _copy(settings: Settings, repository: Repository, name: str) -> tuple[Copied
             database = repository.write(name, "database", stream)
         for path in stored(settings, files.copied.unread):
             files.copy(path)
+        # After the local files: a file that has left them since is an object.
+        files.copy_objects()
         files.copy_inbox()
         listed.seek(0)
         return files.copied, repository.write(name, "files", listed), database
@@ -140,6 +178,19 @@ def note_unlisted(error: OSError, data_dir: Path, unread: list[str]) -> None:
     # A folder that does not exist has no files yet, or no more. The inboxes are listed twice.
     if not isinstance(error, FileNotFoundError) and sentence not in unread:
         unread.append(sentence)
+
+
+def _moved(settings: Settings) -> Iterator[Instance]:
+    """Yield the instances whose files have objects."""
+    query = select(Instance).where(Instance.object_sha256.is_not(None)).order_by(Instance.id).limit(PAGE)
+    last: uuid.UUID | None = None
+    while True:
+        with reading(settings.database()) as session:
+            page = session.scalars(query if last is None else query.where(Instance.id > last)).all()
+        if not page:
+            return
+        yield from page
+        last = page[-1].id
 
 
 def _print(console: Console, name: str, copied: Copied, dump_size: int, seconds: float) -> None:

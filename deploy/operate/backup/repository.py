@@ -3,7 +3,8 @@
 files/<path>.sealed                  file of the data directory; written once, as received objects never change
 erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
-backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line
+backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line; for an
+                                     object of the object storage also true, and no name here if it is only listed
 backups/<time>/manifest.sealed       written last: a folder without it is an unfinished backup
 """
 
@@ -37,6 +38,17 @@ class Erasures(NamedTuple):
     patients: dict[str, str]
     #: Times of the erasure and of the readmission; without either if an earlier release has written them.
     reference: dict[str, list[str | None]]
+
+
+class Kept(NamedTuple):
+    """File of a backup: its path, its name in the folder of the backups, and its content."""
+
+    path: str
+    #: Empty if the object is only listed.
+    name: str
+    content: Content
+    #: True if it was in the object storage.
+    is_object: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,14 @@ class Repository:
         with open_regular(path) as source:
             status = os.fstat(source.fileno())
             name = f"{name}.{status.st_mtime_ns}" if mutable else name
-            known = self._known(name)
+            known = self.known(name)
             if known is not None and known.size == status.st_size:
                 return name, known
             with self._written(self._file(name)) as target:
                 return name, sealing.seal(source, target, self._key, name)
 
-    def _known(self, name: str) -> Content | None:
+    def known(self, name: str) -> Content | None:
+        """Return the content of a file that an earlier backup has; None if none has it, or its copy is damaged."""
         try:
             with open_regular(self._file(name)) as sealed:
                 return sealing.content(sealed, self._key, name)
@@ -164,14 +177,14 @@ class Repository:
             values: dict[str, Any] = json.load(plain)
             return Manifest(**values)
 
-    def files(self, backup: str) -> Iterator[tuple[str, str, Content]]:
-        """Yield path, name here and content of each file of a backup; raises BackupDamaged."""
+    def files(self, backup: str) -> Iterator[Kept]:
+        """Yield the files of a backup; raises BackupDamaged."""
         with tempfile.TemporaryFile() as plain:
             self.read(backup, "files", plain)
             plain.seek(0)
             for line in plain:
-                path, name, size, sha256 = json.loads(line)
-                yield path, name, Content(size, sha256)
+                path, name, size, sha256, *is_object = json.loads(line)
+                yield Kept(path, name, Content(size, sha256), bool(is_object))
 
     def forget(self, keep: int) -> int:
         """Delete all but the latest *keep* backups, and the files that none of those has; return how many."""
@@ -182,7 +195,7 @@ class Repository:
         for folder in (self._root / "backups").iterdir():
             if folder.name not in names[-keep:]:
                 shutil.rmtree(folder)
-        used = {name for backup in names[-keep:] for _, name, _ in self.files(backup)}
+        used = {kept.name for backup in names[-keep:] for kept in self.files(backup)}
         unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
         # Of an interrupted backup, too.
         for path in (*unused, *(self._root / "files").rglob(f"*{UNFINISHED}")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 import tempfile
 import time
@@ -16,14 +17,17 @@ from sqlalchemy import func, select, text, update
 
 from db.errors import NotPossible
 from db.migrations.upgrade import migrate
-from db.models import Backup, Job, Report, Study
+from db.models import Backup, Instance, Job, Report, Study
 from db.reports import complete
 from db.session import engine, reading, transaction
+from db.settings.object_storage import Storage
 from db.states import JobState
+from db.storage import object_files
+from db.storage.errors import Missing
 from deploy.embedded.postgres import Postgres
 from deploy.operate import audit
 from deploy.operate.backup import again, dump
-from deploy.operate.backup.sealing import BackupDamaged
+from deploy.operate.backup.sealing import BackupDamaged, Content
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool, sync_directory
@@ -31,12 +35,13 @@ from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from rich.console import Console
 
     from db.settings import Settings
-    from deploy.operate.backup.repository import Manifest, Repository
-    from deploy.operate.backup.sealing import Content
+    from db.storage.bucket import Bucket
+    from deploy.operate.backup.repository import Kept, Manifest, Repository
 
 #: Latest reports that a verification reads.
 REPORTS = 100
@@ -63,7 +68,7 @@ def verify(settings: Settings, console: Console, repository: Repository, name: s
     """
     begun = time.monotonic()
     with _scratch(settings, scratch) as copy:
-        manifest = restore(copy, repository, name)
+        manifest = restore(copy, repository, name, object_files.bucket(settings))
         violations = finish(copy, console, repository)
         found = _read(copy, manifest, violations, time.monotonic() - begun)
     _print(console, name, found)
@@ -82,19 +87,22 @@ def _scratch(settings: Settings, parent: Path | None) -> Iterator[Settings]:
     ):
         other = {"data_dir": Path(folder, "data"), "database_url": SecretStr(server.url)}
         operations = settings.operations.model_copy(update=other)
-        yield settings.model_copy(update={"operations": operations})
+        # Without the object storage: nothing in it may be repaired or deleted.
+        yield settings.model_copy(update={"operations": operations, "storage": Storage()})
         engine(server.url).dispose()
 
 
-def restore(settings: Settings, repository: Repository, name: str) -> Manifest:
+def restore(settings: Settings, repository: Repository, name: str, source: Bucket | None = None) -> Manifest:
     """Restore files, then the database; a restore that was interrupted before its end can be repeated.
 
+    Objects that the object storage of the settings still has stay there; those that are only listed are read from
+    *source* if the settings have none.
     Raises NotPossible if the database has tables; BackupDamaged, DumpFailed, OSError.
     """
     url = settings.database()
     _require_empty(url)
     manifest = repository.manifest(name)
-    _restore_files(settings.operations.data_dir, repository, name)
+    _restore_files(settings, repository, name, source)
     with dump.restoring(url) as stream:
         content = repository.read(name, "database", stream)
     _compare("database", content.sha256, manifest.database_sha256)
@@ -109,6 +117,7 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     """
     url = settings.database()
     migrate(url)
+    _forget_objects(settings)
     erases = again.include(url, repository)
     with transaction(url) as session:
         values = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
@@ -133,20 +142,51 @@ def _require_empty(url: str) -> None:
             )
 
 
-def _restore_files(data_dir: Path, repository: Repository, name: str) -> None:
-    folders = set()
-    for path, kept_as, expected in repository.files(name):
-        target = data_dir / path
+def _restore_files(settings: Settings, repository: Repository, name: str, source: Bucket | None) -> None:
+    folders, bucket = set(), object_files.bucket(settings)
+    for kept in repository.files(name):
+        if kept.is_object and bucket is not None and _has(bucket, kept):
+            continue
+        target = settings.operations.data_dir / kept.path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = target.with_suffix(".restored")
         with unfinished.open("wb") as file:
-            _compare(path, repository.restore(kept_as, file), expected)
+            content = repository.restore(kept.name, file) if kept.name else _fetch(source or bucket, kept, file)
+            _compare(kept.path, content, kept.content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(target)
         folders.add(target.parent)
     for folder in folders:
         sync_directory(folder)
+
+
+def _has(bucket: Bucket, kept: Kept) -> bool:
+    found = bucket.head(object_files.key(kept.path))
+    return found is not None and found.sha256 == kept.content.sha256
+
+
+def _fetch(source: Bucket | None, kept: Kept, file: BinaryIO) -> Content:
+    """Read an object that the backup only lists; raises BackupDamaged if it is lost, Unavailable."""
+    digest = hashlib.sha256()
+
+    def take(block: bytes) -> None:
+        digest.update(block)
+        file.write(block)
+
+    try:
+        object_files.required(source).get(object_files.key(kept.path), take)
+    except Missing as error:
+        raise BackupDamaged(f"{error}, and the backup only lists it (PRELIM_STORAGE_BACKUP)") from error
+    return Content(kept.content.size, digest.hexdigest())
+
+
+def _forget_objects(settings: Settings) -> None:
+    """Without an object storage, note that every file is on local disk."""
+    if settings.storage.storage_url is None:
+        with transaction(settings.database()) as session:
+            moved = update(Instance).where(Instance.object_sha256.is_not(None) | Instance.storage_due_at.is_not(None))
+            session.execute(moved.values(object_sha256=None, storage_due_at=None))
 
 
 def _compare(name: str, found: Content | str, expected: Content | str) -> None:
