@@ -1,7 +1,8 @@
-"""Run a listener or an indexer that kills itself with SIGKILL at a given step, for test_killed.py.
+"""Run a listener, an indexer or a mover that kills itself with SIGKILL at a given step, for test_killed.py.
 
     python -m tests.integration.dicom_listener.killed listen FOLDER PORT STEP CALL
     python -m tests.integration.dicom_listener.killed index FOLDER DATABASE_URL STEP CALL
+    python -m tests.integration.dicom_listener.killed move FOLDER "DATABASE_URL STORAGE_URL PART_BYTES" STEP CALL
 
 STEP is `before` or `after` a function with its module; CALL is the number of the call.
 """
@@ -18,8 +19,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from db.settings import Settings
+from db.storage import bucket
 from dicom_listener.indexing import indexer
+from dicom_listener.moving import mover
 from dicom_listener.receive import listener
+from tests.object_storage import settings_of
 
 
 def kill_at(when: str, name: str, number: int) -> None:
@@ -48,6 +52,11 @@ def main() -> None:
     kill_at(when, name, int(number))
     if what == "listen":
         listener.run(Settings(data_dir=Path(folder), dicom_port=int(where)))
+    elif what == "move":
+        url, endpoint, part = where.split(" ")
+        bucket.MULTIPART = bucket.PART = int(part)
+        values = settings_of(endpoint) | {"data_dir": Path(folder), "database_url": SecretStr(url)}
+        mover.Mover(Settings(**values)).run_once()
     else:
         indexer.run_once(Settings(data_dir=Path(folder), database_url=SecretStr(where)))
 

@@ -15,7 +15,9 @@ from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
 from db.session import transaction
+from deploy.operate import audit
 from dicom_listener.indexing import indexer
+from dicom_listener.moving.mover import Mover
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
@@ -26,6 +28,8 @@ from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.object_storage import FakeStorage
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +66,19 @@ INDEXING = [
     ("after pathlib.Path.unlink", 1),
     ("after pathlib.Path.unlink", 2),
     ("after pathlib.Path.unlink", 3),
+]
+#: Each step of moving two files to the object storage, in one request each, or in parts of so many bytes.
+MOVING = [
+    ("before db.storage.bucket.Bucket.put", 1, 1 << 20),
+    ("after db.storage.bucket.Bucket.put", 1, 1 << 20),
+    ("after db.storage.bucket.Bucket.put", 2, 1 << 20),
+    ("after db.storage.bucket.Bucket._put_part", 2, 500),
+    ("before db.storage.moves.mark", 1, 1 << 20),
+    ("after db.storage.moves.mark", 1, 1 << 20),
+    ("before pathlib.Path.unlink", 1, 1 << 20),
+    ("after pathlib.Path.unlink", 1, 1 << 20),
+    ("before db.storage.moves.deleted", 1, 1 << 20),
+    ("after db.storage.moves.deleted", 1, 1 << 20),
 ]
 
 
@@ -127,3 +144,23 @@ def test_killed_indexing_is_repaired_by_the_next(tmp_path: Path, database_url: s
     spool = Spool(settings.spool)
     files = [len(list(folder.rglob("*.dcm"))) for folder in (spool.inbox, spool.store, spool.quarantine)]
     assert (counts, files) == ([2, 1], [0, 2, 1])
+
+
+@pytest.mark.parametrize(("step", "call", "part"), MOVING)
+def test_killed_move_is_continued_by_the_next(
+    tmp_path: Path, database_url: str, object_storage: FakeStorage, step: str, call: int, part: int
+) -> None:
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url), **object_storage.settings)
+    contents = sorted(receive(settings, image()).read_bytes() for _ in range(2))
+    indexer.run_once(settings)
+    where = f"{database_url} {settings.storage.storage_endpoint} {part}"
+    process = run_until_killed("move", tmp_path, where, step, call)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+    mover = Mover(settings)
+    while mover.run_once():
+        pass
+    assert sorted(found.body for found in object_storage.objects.values()) == contents
+    assert object_storage.uploads == {}
+    assert list(Spool(settings.spool).store.rglob("*.dcm")) == []
+    assert audit.check(settings) == []
