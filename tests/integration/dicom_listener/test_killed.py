@@ -155,7 +155,7 @@ def test_killed_move_is_continued_by_the_next(
     indexer.run_once(settings)
     where = f"{database_url} {settings.storage.storage_endpoint} {part}"
     process = run_until_killed("move", tmp_path, where, step, call)
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=120) == -signal.SIGKILL
 
     mover = Mover(settings)
     while mover.run_once():
