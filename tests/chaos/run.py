@@ -76,7 +76,7 @@ def run(seed: int, studies: int, seconds: float, folder: Path, *, failover: bool
         modalities = _modalities(system, planned, seconds, history)
         replica_faults = ReplicaFaults(lambda: any(modality.is_alive() for modality in modalities))
         if failover:
-            nemesis = Nemesis(system, rng, replica_faults.all(rng), first=(replica_faults.promote_standby,))
+            nemesis = Nemesis(system, rng, replica_faults.all(rng), first=replica_faults.first(rng))
         else:
             nemesis = Nemesis(system, rng)
         _send_and_inject(system, modalities, seconds, nemesis, rng)

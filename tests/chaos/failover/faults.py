@@ -166,6 +166,11 @@ class ReplicaFaults:
         if self._is_sending():
             self.recoveries.wait(system, name, since, *conditions)
 
+    def first(self, rng: random.Random) -> tuple[nemesis.Fault, ...]:
+        """Return one fault of each server: a run on a machine under load has few more."""
+        storage = rng.choice((self.kill_storage, self.freeze_storage))
+        return tuple(rng.sample((self.promote_standby, self.kill_redis_master, storage), 3))
+
     def all(self, rng: random.Random) -> tuple[nemesis.Fault, ...]:
         """Return the faults of a run: these, and some of the others, beside which work must go on."""
         often = (self.promote_standby, self.kill_redis_master)
