@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from db.models import AuditRow, Instance
 from db.session import transaction
+from db.storage import object_files
+from tests.object_storage import PREFIX, Put
 
 if TYPE_CHECKING:
     import uuid
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
     from tests.integration.api.arrivals import Arrivals
+    from tests.object_storage import FakeStorage
 
 
 def radiograph(pixels: npt.NDArray[np.uint16], path: Path) -> None:
@@ -83,3 +87,32 @@ def test_frames_of_other_studies_missing_files_and_missing_frames_are_not_found(
     assert of_other.json()["code"] == "not_found"
     assert (beyond.json()["code"], beyond.json()["reason_detail"]) == ("no_picture", "the frame does not exist")
     assert missing.json()["reason_detail"] == "the stored file is missing"
+
+
+def test_frame_of_a_moved_file_is_read_from_the_object_storage(
+    client: TestClient, arrivals: Arrivals, tmp_path: Path, object_storage: FakeStorage
+) -> None:
+    study_id = arrivals.reported()
+    image_id = stored(arrivals, study_id, tmp_path, PIXELS)
+    state = client.app.state  # type: ignore[attr-defined]
+    state.settings = state.settings.replace(**object_storage.settings)
+    with transaction(arrivals.url) as session:
+        row = session.query(Instance).filter_by(study_id=study_id).one()
+        content = (tmp_path / row.file_path).read_bytes()
+        (tmp_path / row.file_path).unlink()
+        row.file_path = f"spool/store/ab/{image_id}.dcm"
+        row.object_sha256 = hashlib.sha256(content).hexdigest()
+        key = f"{PREFIX}/{object_files.key(row.file_path)}"
+    path = f"/v1/studies/{study_id}/instances/{image_id}/frames/1"
+
+    object_storage.away = True
+    waiting = client.get(path)
+    object_storage.away = False
+    lost = client.get(path)
+    object_storage.objects[key] = Put(content)
+    found = client.get(path)
+
+    assert [answer.status_code for answer in (waiting, lost, found)] == [503, 404, 200]
+    assert "object storage" in waiting.json()["detail"]
+    assert lost.json()["reason"] == "missing"
+    assert PIXELS.tobytes() in found.content
