@@ -213,7 +213,8 @@ class Association(association.Association):
         bind_contextvars(**ids, calling_ae_title="", called_ae_title="")
         self.requestor.address_info = AddressInformation(self.peer.address, 0)
         self.is_check = False  # a failed handshake is logged
-        self.wire.secure(self.server.ssl_context)
+        if self.server.ssl_context is not None and self.wire.begins():
+            self.wire.secure(self.server.ssl_context)
         self.is_check = True
         kind, length = self.wire.peek(ARTIM_SECONDS, associated=False)
         if kind != pdus.ASSOCIATE_RQ:

@@ -64,10 +64,24 @@ class Wire(AssociationSocket):
         #: Only where the system offers it, and without TLS, whose records are written in one piece.
         self._acknowledges = hasattr(socket, "TCP_QUICKACK")
 
-    def secure(self, context: ssl.SSLContext | None) -> None:
-        """Start TLS if *context* is given; raises ConnectionClosed if the handshake fails."""
-        if context is None:
-            return
+    def begins(self) -> bool:
+        """Return whether the peer begins a handshake, and does not close at once, as a load balancer that probes.
+
+        Raises ConnectionClosed if it does neither in time.
+        """
+        self._connection.settimeout(HANDSHAKE_SECONDS)
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK) != b""
+        except TimeoutError as error:
+            raise ConnectionClosed("TLS handshake failed: TimeoutError") from error
+        except OSError:
+            return False
+        finally:
+            # The timeouts of the kernel again, as in the constructor.
+            self._connection.settimeout(None)
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Start TLS; raises ConnectionClosed if the handshake fails."""
         self._acknowledges = False
         try:
             self._connection.settimeout(HANDSHAKE_SECONDS)
