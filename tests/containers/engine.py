@@ -74,6 +74,8 @@ class Containers:
             *(f"--cap-drop={each}" for each in of["cap_drop"]),
             *(f"--security-opt={each.replace(':true', '')}" for each in of["security_opt"]),
             *("--user", of["user"], "--memory", memory, "--memory-swap", memory, "--pids-limit", str(of["pids_limit"])),
+            # A control group of version 1 gives a container as much as one process of the machine.
+            *("--cpu-shares", "8192"),
             *("--volume", f"{self.name}:/var/lib/prelim", "--volume", f"{CHECKPOINT}:/checkpoint:ro"),
             *("--volume", f"{self.secrets}:/run/secrets:ro"),
             *(f"--env={name}={value}" for name, value in self.environment.items()),

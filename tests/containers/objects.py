@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def store_without_study(port: int) -> int:
-    """Send 500 objects without a Study Instance UID and return the status of the last."""
+def store_without_study(port: int, count: int) -> None:
+    """Send *count* objects without a Study Instance UID in one association."""
     sender = AE("CT_1")
+    sender.network_timeout = sender.dimse_timeout = 120
     sender.add_requested_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
     association = sender.associate("127.0.0.1", port)
-    for _ in range(500):
-        dataset = image()
-        del dataset.StudyInstanceUID
-        status = association.send_c_store(dataset)
+    dataset = image()
+    del dataset.StudyInstanceUID
+    for _ in range(count):
+        association.send_c_store(dataset)
     association.release()
-    return int(status.Status)
 
 
 def image() -> Dataset:
