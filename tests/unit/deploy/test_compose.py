@@ -100,6 +100,13 @@ def test_prelim_runs_without_privileges_and_as_a_number(services: Document) -> N
     assert re.findall(r"^USER (.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE) == ["10001:10001"]
 
 
+def test_no_service_uses_the_docker_socket_or_a_namespace_of_the_host(services: Document) -> None:
+    for service in services.values():
+        assert not service.keys() & {"privileged", "network_mode", "pid", "ipc", "userns_mode", "cap_add", "devices"}
+        assert not [volume for volume in service.get("volumes", []) if "docker.sock" in volume]
+        assert not [volume for volume in service.get("volumes", []) if volume.startswith(("/", "~"))]
+
+
 def test_monitoring_is_optional_has_no_privileges_and_mounts_existing_files(services: Document) -> None:
     for name in MONITORING:
         service = services[name]
