@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import exists, func, or_, select, text, update
 
 from db.models import Instance
 from db.models.base import any_of
@@ -43,6 +43,11 @@ class Waiting(NamedTuple):
     files: int
     oldest_seconds: float
     set_aside: int
+
+
+def are_due(session: Session) -> bool:
+    """Return whether a file is to be moved, or a local copy to be deleted, now."""
+    return session.scalar(select(or_(exists().where(NOT_MOVED, IS_DUE), exists().where(MOVED, IS_DUE)))) or False
 
 
 def due(session: Session, limit: int) -> Sequence[FileRow]:

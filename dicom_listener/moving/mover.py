@@ -101,11 +101,15 @@ class Mover:
     def run_once(self) -> int:
         """Move the files that are due, at most BATCH, and delete old local copies; return the number of both.
 
-        0 if another process moves or deletes objects now. Raises Unavailable, SQLAlchemyError, OSError.
+        0 if nothing is due, or another process moves or deletes now. Raises Unavailable, SQLAlchemyError, OSError.
         """
         if time.monotonic() >= self._sweep_at:
             self.sweep()
             self._sweep_at = time.monotonic() + SWEEP_SECONDS
+        with transaction(self._url) as session:
+            if not moves.are_due(session):
+                return 0
+        # A connection of its own, as long as the lock.
         with file_deletions.moving(self._url) as is_alone:
             return self._move() + self._delete_copies() if is_alone else 0
 
