@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import httpx
 import psycopg
@@ -51,6 +51,18 @@ COUNTED = """
 import json, pathlib
 found = [json.loads(path.read_text()) for path in pathlib.Path("/var/lib/prelim/spool/slots").glob("*/listener.json")]
 print(max(row[2] for status in found for row in status["refused"] or [["", "", 0]]))
+"""
+#: Allocates memory until the kernel ends the largest process of the container, which is the worker.
+FILL_MEMORY = """
+import os, time
+for _ in range(40):
+    if os.fork() == 0:
+        held = bytearray(64 << 20)
+        for at in range(0, len(held), 4096):
+            held[at] = 1
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
 """
 #: Prints the transfer syntaxes whose file is decoded as it was before the compression.
 DECODE = """
@@ -138,6 +150,21 @@ def test_study_becomes_a_report_that_the_api_returns(
         assert api.get(f"/v1/studies/{study['id']}/report").json()["impression"]
 
 
+def test_worker_ended_by_its_memory_limit_loses_no_job(
+    installation: Containers, database_url: str, tmp_path: Path
+) -> None:
+    """The engine starts the container again, and the jobs that it had begun are begun again."""
+    worker = f"{installation.name}-worker"
+    send(installation, tmp_path / "many", count=16)
+    wait_until(lambda: jobs(database_url, "state = 'running'") > 0, 120)
+
+    podman("exec", worker, "python3", "-c", FILL_MEMORY, check=False)
+
+    wait_until(lambda: jobs(database_url, "attempt > 1") > 0, 300)
+    wait_until(lambda: states(database_url) == {"reported": 16}, 300)
+    assert exit_statuses(worker) == ["137"]
+
+
 def test_refused_objects_are_counted_and_not_logged_one_by_one(containers: Containers, core: str) -> None:
     listener = containers.start("listener", core)
     containers.wait_until_ready("listener")
@@ -197,6 +224,12 @@ def assert_restricted(name: str) -> None:
     assert found["Config"]["User"] == "10001:10001"
 
 
+def exit_statuses(name: str) -> list[str]:
+    """Return the status of each end of a container."""
+    ended = ("--filter", f"container={name}", "--filter", "event=died", "--format", "{{.ContainerExitCode}}")
+    return podman("events", "--stream=false", "--since", "1h", *ended).split()
+
+
 def send(containers: Containers, folder: Path, *, count: int) -> None:
     write_demo_studies(folder, count=count, seed=count)
     environment = os.environ | {"PRELIM_DICOM_PORT": str(containers.dicom_port)}
@@ -207,6 +240,12 @@ def send(containers: Containers, folder: Path, *, count: int) -> None:
 def states(url: str) -> dict[str, int]:
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         return dict(connection.execute("SELECT state, count(*) FROM studies GROUP BY state").fetchall())
+
+
+def jobs(url: str, condition: LiteralString) -> int:
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        (found,) = connection.execute("SELECT count(*) FROM jobs WHERE " + condition).fetchone() or (0,)
+    return int(found)
 
 
 def lines_of(name: str) -> list[str]:
