@@ -17,7 +17,9 @@ import structlog
 from sqlalchemy import text
 
 from db.reports import image_files
-from db.session import reading
+from db.session import reading, transaction
+from db.storage import object_files
+from db.studies.deletion import file_deletions
 from dicom_listener.indexing import lost_rows, repair
 from dicom_listener.spool.durable import Spool
 
@@ -65,6 +67,7 @@ class RowRecovery:
         #: Timeline on which all stored files were looked up, and those that had no row.
         self._searched: Timeline | None = None
         self._without_row: set[str] = set()
+        self._returned: set[str] = set()
 
     def run_once(self) -> None:
         """Return the files without a row if the database continues another timeline than before; then wait.
@@ -92,7 +95,10 @@ class RowRecovery:
             self._searched = current
         self._remove_images()
         self._return_lost()
-        return not self._without_row and not self._stop.is_set()
+        if self._without_row or self._stop.is_set():
+            return False
+        self._delete_objects()
+        return True
 
     def _search(self) -> set[str]:
         errors: list[OSError] = []
@@ -111,6 +117,7 @@ class RowRecovery:
         lost = lost_rows.confirmed(self._settings, self._without_row)
         for file_path in lost:
             self._return(file_path)
+        self._returned |= {file_path for file_path in lost if file_path.startswith(object_files.STORE)}
         if lost:
             log.warning("rows.lost", files=len(lost))
         left = self._without_row - lost_rows.known(self._settings, self._without_row)
@@ -124,6 +131,14 @@ class RowRecovery:
         )
         if removed:
             log.warning("report_images.lost", files_removed=removed)
+
+    def _delete_objects(self) -> None:
+        """Have the objects deleted of returned files that are stored under another path now, or were sent again."""
+        gone = {file_path for file_path in self._returned if not self._path(file_path).exists()}
+        if gone and self._settings.storage.storage_url is not None:
+            with transaction(self._settings.database()) as session:
+                file_deletions.note_objects(session, gone - lost_rows.known(self._settings, gone))
+        self._returned.clear()
 
     def _return(self, file_path: str) -> None:
         try:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from db.models import Instance, Quarantined
+from db.models import FileDeletion, Instance, Quarantined
 from db.reports import image_files
 from db.session import transaction
+from db.settings import Settings
 from deploy.operate import audit
 from dicom_listener.indexing import failover, indexer
 from dicom_listener.indexing.failover import RowRecovery
@@ -22,11 +23,10 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.integration.dicom_listener.indexing.spool_rows import rows
 from tests.integration.dicom_listener.objects import image, receive
+from tests.object_storage import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from db.settings import Settings
 
 TABLES = "jobs, instances, quarantine, studies"
 
@@ -149,3 +149,23 @@ def test_images_of_reports_lost_with_their_jobs_are_deleted(
     recovery.run_once()
 
     assert (data_dir / path).exists() is kept
+
+
+@pytest.mark.usefixtures("recovery")
+def test_object_of_a_returned_file_that_was_sent_again_meanwhile_is_deleted(settings: Settings) -> None:
+    storage = Settings(**settings_of("http://127.0.0.1:1")).storage
+    recovery = RowRecovery(settings.model_copy(update={"storage": storage}), threading.Event())
+    dataset = image()
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    [first] = rows(settings, Instance)
+    lose_rows(settings)
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    note_other_timeline(settings)
+    recovery.run_once()
+    indexer.run_once(settings)
+    recovery.run_once()
+
+    [noted] = rows(settings, FileDeletion)
+    assert (noted.file_path, noted.in_storage) == (first.file_path, True)
