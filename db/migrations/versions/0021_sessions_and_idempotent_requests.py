@@ -20,7 +20,7 @@ def upgrade() -> None:
         "page_sessions",
         sa.Column("id", sa.Uuid, primary_key=True),
         sa.Column("text_sha256", sa.Text, nullable=False, unique=True),
-        sa.Column("key_id", sa.Uuid, sa.ForeignKey("api_keys.id", ondelete="CASCADE"), index=True),
+        sa.Column("key_id", sa.Uuid, sa.ForeignKey("api_keys.id", ondelete="CASCADE")),
         sa.Column("person", sa.Text),
         sa.Column("scopes", ARRAY(sa.Text), nullable=False),
         sa.Column("ae_titles", ARRAY(sa.Text)),
@@ -30,6 +30,8 @@ def upgrade() -> None:
         sa.CheckConstraint("(key_id IS NULL) <> (person IS NULL)", name="key_or_person"),
         if_not_exists=True,
     )
+    # Not by the column: that would not be IF NOT EXISTS, and the migration is repeated after an interruption.
+    op.create_index("ix_page_sessions_key_id", "page_sessions", ["key_id"], if_not_exists=True)
     op.create_index("page_sessions_expiry", "page_sessions", ["expires_at"], if_not_exists=True)
     op.create_table(
         "idempotent_requests",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from db.errors import ConfigurationError
@@ -127,6 +129,25 @@ def test_index_left_invalid_by_an_interrupted_migration_is_created_again(databas
 
     with transaction(database_url) as session:
         assert session.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")) == 0
+
+
+#: Migrations whose last part is one transaction with their number, which an interruption undoes as a whole.
+ENDS_IN_A_TRANSACTION = {"0020"}
+
+
+def test_migration_of_several_transactions_can_be_repeated_after_an_interruption(database_url: str) -> None:
+    config = alembic_config(database_url)
+    command.downgrade(config, "base")
+    scripts = ScriptDirectory.from_config(config).walk_revisions()
+    for script in reversed(list(scripts)):
+        command.upgrade(config, script.revision)
+        several = "concurrently" in Path(script.path).read_text() and script.revision not in ENDS_IN_A_TRANSACTION
+        if several and script.down_revision is not None:
+            # Interrupted at its end, before its number was stored.
+            command.stamp(config, str(script.down_revision))
+            command.upgrade(config, script.revision)
+
+    test_migrations_make_the_tables_of_the_models(database_url)
 
 
 def test_migrations_at_the_same_time_do_not_disturb_each_other(database_url: str) -> None:
