@@ -135,8 +135,8 @@ def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(databa
 
     (plan,) = plans(session, lambda session: overview.page(session, limit=5, filters=Filters("queued")), "ANALYZE")
 
-    (reports,) = (line for line in plan.splitlines() if " on reports" in line)
-    assert "loops=6)" in reports, plan
+    reports = [line for line in plan.splitlines() if " on reports" in line]
+    assert all("loops=6)" in line or "(never executed)" in line for line in reports), plan
 
 
 @pytest.mark.parametrize(("flag", "index"), [("attention", "studies_attention"), ("unread", "studies_unread")])

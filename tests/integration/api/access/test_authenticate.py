@@ -33,6 +33,7 @@ GUARDED_API = [
     f"/v1/studies/{SOME}/diagnoses",
     f"/v1/questions/{SOME}",
     f"/v1/diagnoses/{SOME}",
+    "/v1/answers",
     "/v1/reports",
     "/v1/model",
     "/v1/quarantine",

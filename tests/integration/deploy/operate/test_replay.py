@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-WORDS = "Impression: Unmistakable left pleural effusion."
+WORDS = "Impression: Loculated left pleural effusion."
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_same_model_writes_the_same_text_from_the_same_prompt(settings: Settings
     model = FakeModel()
 
     assert replayed(settings, study_id, model) == (True, "the same text, word for word\n")
-    assert "Unmistakable left pleural effusion." in model.requests[0].question
+    assert "Loculated left pleural effusion." in model.requests[0].question
 
 
 def test_other_checkpoint_number_format_and_text_are_named(settings: Settings, study_id: uuid.UUID) -> None:
@@ -93,10 +93,10 @@ def test_erasing_a_case_leaves_its_words_neither_in_provenance_nor_in_the_prompt
     assert same
     assert "similar earlier case 1 was erased, with its words" in printed
     assert "the prompt of DX CHEST cannot be rebuilt word for word" in printed
-    assert "Unmistakable" not in model.requests[0].question
+    assert "Loculated" not in model.requests[0].question
     with transaction(settings.database()) as session:
         report = session.query(Report).filter_by(study_id=study_id).one()
-        assert "Unmistakable" not in json.dumps(report.provenance)
+        assert "Loculated" not in json.dumps(report.provenance)
 
 
 def test_report_is_not_replayed_as_another_version(settings: Settings, study_id: uuid.UUID) -> None:
