@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import code
+import contextlib
 import sys
 from typing import Any
 
@@ -32,7 +33,9 @@ def run(name: str | None = None) -> None:
     # Not db.session.transaction: that would commit at the end of input.
     made = engine(settings.database(), LIMITS)
     event.listen(made, "after_cursor_execute", _limit_locks)
-    with Session(made) as session:
+    with contextlib.ExitStack() as stack:
+        stack.callback(made.dispose)
+        session = stack.enter_context(Session(made))
         names = {"settings": settings, "session": session, "models": models, "select": select}
         if name is not None:
             names |= _study(session, name)

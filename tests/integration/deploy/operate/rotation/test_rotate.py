@@ -64,6 +64,7 @@ def secrets(tmp_path: Path, postgres: Postgres, broker_url: str, monkeypatch: py
     with transaction(postgres.url) as session:
         session.execute(text(f"DROP OWNED BY {user}"))
         session.execute(text(f"DROP ROLE {user}"))
+    engine(postgres.url).dispose()
 
 
 @pytest.fixture
