@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -114,7 +114,12 @@ def _locked(url: str, attempt: LiteralString, limit: LiteralString, key: int = L
     try:
         with connect(url) as connection:
             connection.execute(limit)
-            yield lambda: bool((connection.execute(attempt, [key]).fetchone() or [False])[0])
+            try:
+                yield lambda: bool((connection.execute(attempt, [key]).fetchone() or [False])[0])
+            finally:
+                # At its end alone the server would release the lock some time later: the next command would find it.
+                with suppress(psycopg.Error):
+                    connection.execute("SELECT pg_advisory_unlock_all()")
     except psycopg.Error as error:
         raise OperationalError(None, None, error) from error
 
