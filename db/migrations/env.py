@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 #: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
 POLL_SECONDS = 0.2
-#: It waits only briefly for a lock, because every query of the table waits behind it. A statement may take as long as
-#: its table needs, but a process that is suspended between two keeps no lock.
-LIMITS = SessionLimits(statement=0, lock=3, idle=9)
+#: It waits only briefly for a lock, because every query of the table waits behind it, for less time than those wait. A
+#: statement may take as long as its table needs, but a process that is suspended between two keeps no lock.
+LIMITS = SessionLimits(statement=0, lock=2, idle=9)
 
 
 def run() -> None:
