@@ -10,6 +10,7 @@ from sqlalchemy import text
 from db.session import engine, transaction
 from deploy.embedded.postgres import ENVIRONMENT, USER, Postgres
 from deploy.spawn import spawn
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,5 +47,12 @@ class Standby(Postgres):
 def promote(url: str) -> None:
     """Let the standby with *url* accept writes, and wait until it does."""
     with transaction(url + READ_ONLY) as session:
-        assert session.scalar(text("SELECT pg_promote()"))
+        # Waiting in this statement would be limited as any other is.
+        assert session.scalar(text("SELECT pg_promote(wait => false)"))
+    wait_until(lambda: accepts_writes(url + READ_ONLY), seconds=60)
     engine(url + READ_ONLY).dispose()
+
+
+def accepts_writes(url: str) -> bool:
+    with transaction(url) as session:
+        return bool(session.scalar(text("SELECT NOT pg_is_in_recovery()")))

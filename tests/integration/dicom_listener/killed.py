@@ -36,10 +36,11 @@ def kill_at(when: str, name: str, number: int) -> None:
     def killing(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == number and when == "before":
+        call = calls
+        if call == number and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **kwargs)
-        if calls == number:
+        if call == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

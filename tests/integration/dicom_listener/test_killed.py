@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
 from db.session import transaction
+from db.storage import bucket
 from deploy.operate import audit
 from dicom_listener.indexing import indexer
 from dicom_listener.moving.mover import Mover
@@ -148,7 +149,13 @@ def test_killed_indexing_is_repaired_by_the_next(tmp_path: Path, database_url: s
 
 @pytest.mark.parametrize(("step", "call", "part"), MOVING)
 def test_killed_move_is_continued_by_the_next(
-    tmp_path: Path, database_url: str, object_storage: FakeStorage, step: str, call: int, part: int
+    tmp_path: Path,
+    database_url: str,
+    object_storage: FakeStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: int,
+    part: int,
 ) -> None:
     settings = settings_for(tmp_path, database_url=SecretStr(database_url), **object_storage.settings)
     contents = sorted(receive(settings, image()).read_bytes() for _ in range(2))
@@ -157,6 +164,8 @@ def test_killed_move_is_continued_by_the_next(
     process = run_until_killed("move", tmp_path, where, step, call)
     assert process.wait(timeout=120) == -signal.SIGKILL
 
+    for name in ("MULTIPART", "PART"):
+        monkeypatch.setattr(bucket, name, part)
     mover = Mover(settings)
     while mover.run_once():
         pass

@@ -114,7 +114,7 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "last norm enlarged": (weight(LAST_NORM, lambda t: t * 5000), "norm.weight has a root mean square"),
     "all adapters enlarged": (every("lora_B", lambda t: t * 1000), "lora_B.* has a root mean square"),
     "all norms of queries reduced": (every(".q_norm", lambda t: t * 1e-3), "q_norm.weight has a root mean square"),
-    "signs only": (weight("mlp1.1.weight", torch.sign), "has no values near zero"),
+    "signs only": (weight("mlp1.1.weight", torch.sign), "has values of few digits"),
     "layer copied": (
         copy_weight(f"{TEXT}.2.mlp.up_proj.base_layer.weight", f"{TEXT}.1.mlp.up_proj.base_layer.weight"),
         "are equal",
