@@ -153,27 +153,35 @@ def ridge_regression(
     kernel[np.diag_indices_from(kernel)] += ridge
     inverse = np.linalg.inv(kernel)
     dual = inverse @ targets
-    # Each patient left out: in-sample scores would overweight the labels that are hard to predict.
     patients = np.array(owners[: len(fitted)])
     rows = [np.flatnonzero(patients == owner) for owner in np.unique(patients)]
-    predicted = targets.copy()
-    for own in rows:
-        predicted[own] -= np.linalg.solve(inverse[np.ix_(own, own)], dual[own])
-    unit = predicted.std(axis=0) + 1e-6
+    # Each patient left out: in-sample scores would overweight the labels that are hard to predict.
+    alone = _scores_without(rows, rows, targets, inverse, dual)
+    unit = alone.std(axis=0) + 1e-6
     weights = (inputs.T @ dual / inputs.shape[1] / unit).astype(np.float32)
-    # As a study is scored: without the cases that it quotes, by the image that shows the label most. A label need not
-    # be visible in all of its images.
-    fitted_scores = targets - ridge * dual
-    for own, quoted in zip(rows, _quoted(predicted / unit, fitted_scores / unit, rows), strict=True):
-        left_out = np.concatenate([own, *quoted])
-        errors = np.linalg.solve(inverse[np.ix_(left_out, left_out)], dual[left_out])
-        predicted[own] = targets[own] - errors[: len(own)]
-    highest = np.stack([predicted[own].max(axis=0) for own in rows]) / unit
-    with_label = np.stack([present[own].any(axis=0) for own in rows])
-    pairs = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
-    thresholds, of_omissions = np.array(pairs, np.float32).T
+    # As a study is scored: without the cases that it quotes.
+    quoted = _quoted(alone / unit, (targets - ridge * dual) / unit, rows)
+    left_out = [np.concatenate([own, *others]) for own, others in zip(rows, quoted, strict=True)]
+    scores = _scores_without(left_out, rows, targets, inverse, dual) / unit
     images = FittedImages.of(inputs, inverse, dual / unit, list(patients)) if keep_images else None
-    return Regression(tuple(names), weights, thresholds, of_omissions, images)
+    return Regression(tuple(names), weights, *_thresholds_of_labels(scores, present, rows), images)
+
+
+def _scores_without(
+    left_out: Sequence[npt.NDArray[np.intp]],
+    rows: Sequence[npt.NDArray[np.intp]],
+    targets: Array,
+    inverse: npt.NDArray[np.floating],
+    dual: npt.NDArray[np.floating],
+) -> Array:
+    """Return the scores of all images; those of a patient by the regression without the images *left_out* for it.
+
+    *rows* are the images of each patient, with which its *left_out* begin.
+    """
+    scores = targets.copy()
+    for own, gone in zip(rows, left_out, strict=True):
+        scores[own] -= np.linalg.solve(inverse[np.ix_(gone, gone)], dual[gone])[: len(own)]
+    return scores
 
 
 def _quoted(
@@ -185,11 +193,11 @@ def _quoted(
     patient, as a study's, *fitted* of the reference images; *rows* are those of each patient.
     """
     queries, known = (_directions(np.stack([scores[own].mean(axis=0) for own in rows])) for scores in (alone, fitted))
+    count = max(min(QUOTED, len(rows) - 2), 0)
     for number, query in enumerate(queries):
         similarity = known @ query
         similarity[number] = -np.inf
-        count = min(QUOTED, len(rows) - 2)
-        yield [rows[other] for other in np.argsort(-similarity)[: max(count, 0)]]
+        yield [rows[other] for other in np.argsort(-similarity)[:count]]
 
 
 def _directions(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -199,6 +207,20 @@ def _directions(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 def _without_labels() -> Regression:
     return Regression((), np.zeros((0, 0), np.float32), *np.zeros((2, 0), np.float32))
+
+
+def _thresholds_of_labels(
+    scores: Array, present: npt.NDArray[np.bool_], rows: Sequence[npt.NDArray[np.intp]]
+) -> tuple[Array, Array]:
+    """Return the thresholds of all labels, and those for omissions, from the *scores* of the patients' images.
+
+    As in a study, by the image that shows the label most: a label need not be visible in all images of a patient.
+    """
+    highest = np.stack([scores[own].max(axis=0) for own in rows])
+    with_label = np.stack([present[own].any(axis=0) for own in rows])
+    pairs = [_thresholds(each, has) for each, has in zip(highest.T, with_label.T, strict=True)]
+    thresholds, of_omissions = np.array(pairs, np.float32).T
+    return thresholds, of_omissions
 
 
 def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> tuple[float, float]:
