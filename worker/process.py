@@ -292,5 +292,5 @@ class Worker:
     def _return_jobs(self, writer: Writer, limit: float) -> None:
         self._jobs.end_silent(limit - STALL_POLL_SECONDS)
         self._jobs.give_back()
-        # The last one has the reason for an alarm.
+        # The last heartbeat: an alarm reads from it why the process ended.
         self._record(writer)

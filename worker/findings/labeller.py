@@ -90,7 +90,7 @@ def labels(text: str) -> list[Label]:
 
 
 def named(text: str) -> list[str]:
-    """Return the findings that *text* names, each once and whatever it says about them: those of a question."""
+    """Return the findings that *text* names, each once, with any certainty: those of a question."""
     mentions = lexicon.MENTION.finditer(plain(text).text)
     return list(dict.fromkeys(lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0] for mention in mentions))
 

@@ -154,9 +154,9 @@ def sizes_agree(part: DraftPart) -> list[str]:
 
 
 def _sizes_of_sections(part: DraftPart) -> Iterator[str]:
-    """Yield a sentence for each finding whose size in the impression is none of those in the findings.
+    """Yield a sentence for each finding to which the impression gives another size than the findings.
 
-    Beside those of one place: a section may leave side or zone out.
+    Only if its side or zone stands in one of the two sections alone: `sizes_agree` compares equal places.
     """
     described = [label for label in part.affirmed("findings") if label.size and label.finding not in GENERIC]
     for label in part.affirmed("impression"):

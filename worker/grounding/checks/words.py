@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Times that a sentence may stand in one section.
 MAX_REPEATED = 2
-#: Words of a phrase that may return MAX_PHRASE times: in findings and impression, of both sides and zones.
+#: Words of a phrase, and the times that it may stand in a text: in findings and impression, for both sides.
 PHRASE, MAX_PHRASE = 8, 4
 #: Characters that are searched for repeated phrases: longer than any report of the model.
 _MAX_SEARCHED = 8000
@@ -43,7 +43,7 @@ def repetition(part: DraftPart) -> list[str]:
 
 
 def _phrases(text: str) -> bool:
-    """Return whether a long phrase returns too often, whatever stands between: numbers do not make it another."""
+    """Return whether *text* has the same PHRASE words in a row more than MAX_PHRASE times; numbers are left out."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     ends = range(PHRASE, len(words) + 1)
     times = Counter(tuple(words[end - PHRASE : end]) for end in ends)

@@ -53,7 +53,7 @@ class Figures:
     #: True if the values were rounded to eight bits or fewer.
     coarse: bool
     fingerprint: str
-    #: Hash of each row that is not zero, whatever its sign.
+    #: Hash of each row that is not zero; a row and its negative have the same.
     keys: npt.NDArray[np.uint64] = field(repr=False)
 
     @property
