@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from worker.findings import lexicon, triggers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.findings.spelling import Plain
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "9"
+LABELLER_VERSION = "10"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,11 +66,13 @@ def sentences(text: str, section: Section = "findings") -> tuple[Sentence, ...]:
     *section* is where *text* begins; a heading in it begins another. History, indication and comparison neither affirm
     nor deny: their mentions are uncertain ones only.
     """
-    found, side = [], ""
+    found, side, readable, denies = [], "", "", False
     for part in parts(text, section):
+        denies = part.continues and (denies or triggers.NEGATION.search(readable) is not None)
         words = plain(text[part.start : part.end])
         readable = without_false_negations(with_both_sides(words.text))
-        mentions = tuple(_mentions(readable, side, part, words))
+        own = _mentions(readable, side, part, words)
+        mentions = tuple(map(_doubted, own) if denies else own)
         found.append(Sentence(part.section, part.start, part.end, text[part.start : part.end], mentions))
         side = last_side(readable, side)
     return tuple(found)
@@ -82,6 +84,13 @@ def _mentions(sentence: str, earlier_side: str, part: Part, words: Plain) -> Ite
         if part.section != "context" or label.certainty == "uncertain":
             first, last = words.span(start, end)
             yield Mention(label, part.start + first, part.start + last)
+
+
+def _doubted(mention: Mention) -> Mention:
+    """Return an affirmed mention as an uncertain one: a denial before the division of its sentence may reach it."""
+    if mention.label.certainty != "present":
+        return mention
+    return replace(mention, label=replace(mention.label, certainty="uncertain"))
 
 
 def labels(text: str) -> list[Label]:

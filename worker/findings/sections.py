@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -47,11 +47,15 @@ _ABBREVIATED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Offsets of one sentence, without blanks, list markers or its heading; never empty."""
+    """Offsets of one sentence, without blanks, list markers or its heading; never empty.
+
+    `continues` is True for a part of a divided sentence but its first.
+    """
 
     section: Section
     start: int
     end: int
+    continues: bool = False
 
 
 def parts(text: str, section: Section) -> Iterator[Part]:
@@ -65,14 +69,15 @@ def parts(text: str, section: Section) -> Iterator[Part]:
         found = [Part(name, *span) for span in _sentences(text, start, end)]
         # Without a later heading the report itself begins after the first sentence: "History: fall. No fracture."
         ended = name == "context" and number > last_reported
-        yield from found[:1] + [Part(section, part.start, part.end) for part in found[1:]] if ended else found
+        yield from found[:1] + [replace(part, section=section) for part in found[1:]] if ended else found
 
 
 def _section(heading: re.Match[str]) -> Section:
     return next(section for section in _HEADINGS if heading[section] or heading[f"line_{section}"])
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the spans of the sentences as `_divided` does."""
     begin = start
     for boundary in _END.finditer(text, start, end):
         if _ABBREVIATED.search(text[begin : boundary.start()]):
@@ -82,15 +87,16 @@ def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     yield from _divided(text, begin, end)
 
 
-def _divided(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the spans of a sentence: one, or several of at most MAX_SENTENCE characters."""
+def _divided(text: str, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the spans of a sentence: one, or several of at most MAX_SENTENCE characters, all but the first marked."""
+    begin = start
     while end - start > MAX_SENTENCE:
         places = list(_DIVISION.finditer(text, start + 1, start + MAX_SENTENCE))
         at_comma = [place for place in places if place.group()[0] in ",;"]
         division = (at_comma or places)[-1].end() if places else start + MAX_SENTENCE
-        yield from _trimmed(text, start, division)
+        yield from ((*span, start > begin) for span in _trimmed(text, start, division))
         start = division
-    yield from _trimmed(text, start, end)
+    yield from ((*span, start > begin) for span in _trimmed(text, start, end))
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker.findings import sections
 from worker.findings.labeller import Label, labels
 from worker.prompting.hostile_text import FORGED_ENTRY, NORMAL_WORDS
 from worker.prompting.plain_text import CONTROL, FENCE, is_hostile, plain
@@ -121,7 +122,9 @@ def _in_ordinary_words(statement: str) -> list[str]:
     rest = _LENGTH.sub(" ", statement.lower())
     if len(statement) <= MAX_SENTENCE and _BETWEEN.fullmatch(rest) and WORDS.issuperset(_LETTERS.findall(rest)):
         return [statement]
-    stated = dict.fromkeys(labels(statement))
+    # The labeller divides a longer sentence, and doubts what a denial before the division may reach.
+    divided = len(statement) > sections.MAX_SENTENCE
+    stated = dict.fromkeys(one for one in labels(statement) if not (divided and one.certainty == "uncertain"))
     said = list(dict.fromkeys(map(_in_words, stated)))
     same = {_place(label) for label in labels(" ".join(said))} == {_place(label) for label in stated}
     return said if same else []

@@ -111,3 +111,15 @@ def test_long_sentence_is_divided_at_a_comma() -> None:
     }
     assert all(sentence.text.strip(",") in text for sentence in sentences(text))
     assert {sentence.text.split()[0] for sentence in sentences(text)} <= {"small", "left", "large"}
+
+
+def test_denial_before_the_division_of_a_long_sentence_leaves_no_finding_affirmed() -> None:
+    text = f"No pleural effusion, {'consolidation, pulmonary oedema, atelectasis, ' * 14}nodule, mass or pneumothorax."
+
+    found = {label.certainty for label in labels(text)}
+
+    assert len(text) > MAX_SENTENCE
+    assert found == {"absent", "uncertain"}
+    assert {one.finding for one in labels(f"{text} Left rib fracture.") if one.certainty == "present"} == {
+        "rib fracture"
+    }

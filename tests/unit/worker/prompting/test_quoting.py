@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worker.findings.labeller import labels
 from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE, draw_case
 from worker.prompting.quoting import MAX_CASE_TOKENS, Quotation, quotation, shortened
@@ -213,3 +214,12 @@ def test_quotation_is_quoted_again_as_it_is() -> None:
 @pytest.mark.parametrize("text", ["Nodule or mass? None.", "? Right lower lobe pneumonia."])
 def test_part_of_a_sentence_that_alone_says_something_else_is_not_quoted(text: str) -> None:
     assert quotation(f"Impression: No effusion. {text}").text == "No effusion."
+
+
+@pytest.mark.parametrize("blank", [" ", "\n"])
+def test_finding_of_a_long_denied_list_is_not_quoted_as_affirmed(blank: str) -> None:
+    listed = f"consolidation, pulmonary oedema,{blank}atelectasis, "
+    text = quotation(f"Impression: No pleural effusion, {listed * 14}nodule, mass or pneumothorax.").text
+
+    assert "No pleural effusion." in text
+    assert {label.certainty for label in labels(text)} == {"absent"}
