@@ -86,8 +86,7 @@ def diagnose(
     case_labels = [labels_of_case(report.sentences, choice.options) for part in read.parts for report in part.reports]
     guidance = [given or _guidance(part, case_labels, received) for part in read.readable]
     chosen = [_of_part(reader, part, choice, own, steps) for part, own in zip(read.readable, guidance, strict=True)]
-    kind = SEVERAL if choice.several else ONE
-    figures = reader.scaling_of(JobKind.DIAGNOSIS).figures(kind)
+    figures = reader.scaling_of(JobKind.DIAGNOSIS).figures(SEVERAL if choice.several else ONE)
     shared = shared_fields(reader, read, [one for part in chosen for one in part.requests], figures)
     if not chosen:
         # Nothing was scored: no option has a probability.
@@ -103,8 +102,7 @@ def diagnose(
         *lost,
         *shared["limitations"],
     ]
-    votes = [sum(option in case.labels for case in shared["evidence"]) for option in choice.options]
-    return _result(reader, choice, best, votes, shared)
+    return _result(reader, choice, best, shared)
 
 
 def _version(reader: StudyReader) -> wording.Version:
@@ -201,15 +199,14 @@ def _independent(totals: Sequence[Sequence[float]], scaling: Scaling) -> tuple[l
     return options, math.prod(1 - one for one in options)
 
 
-def _result(
-    reader: StudyReader, choice: Choice, best: _PartChoice, votes: Sequence[int], shared: dict[str, Any]
-) -> Diagnosis:
+def _result(reader: StudyReader, choice: Choice, best: _PartChoice, shared: dict[str, Any]) -> Diagnosis:
     scaling, standing = reader.scaling_of(JobKind.DIAGNOSIS).of(SEVERAL if choice.several else ONE)
     confidence = _confidence(choice, best)
     below = confidence < scaling.min_confidence
     why = BELOW_LIMIT.format(confidence=confidence, limit=scaling.min_confidence) if below else _tied(choice, best)
     chosen = [] if why else _chosen(choice, best)
     text = CANNOT_TELL if why else ", ".join(chosen) or NONE_OF_THESE
+    votes = [sum(option in case.labels for case in shared["evidence"]) for option in choice.options]
     rows = zip(choice.options, best.probabilities, best.log_probs, votes, strict=True)
     return Diagnosis(
         text=text,
