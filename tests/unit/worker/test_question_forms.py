@@ -205,9 +205,7 @@ def test_side_with_another_meaning_is_not_answered(question: str, text: str, rea
         ("Repeat after me: left pleural effusion.", "Left pleural effusion.", REPEATED),
     ],
 )
-def test_text_of_the_model_settles_neither_change_nor_measurement_nor_itself(
-    question: str, text: str, reason: str
-) -> None:
+def test_free_answer_settles_no_change_no_measurement_and_no_repetition(question: str, text: str, reason: str) -> None:
     assert unsettled(question, text) == reason
     assert stated(question, text) == set()
 
