@@ -13,7 +13,7 @@ from rich.console import Console
 from db.errors import ConfigurationError, Reason, UnknownStudy
 from db.jobs import claims
 from db.operations.filters import Filters
-from db.session import reading, transaction
+from db.session import engine, reading, transaction
 from db.settings import Settings
 from db.studies import lifecycle
 from deploy.operate import study_list
@@ -72,6 +72,7 @@ def test_times_have_a_zone_and_are_the_same_moments_in_every_zone(database_url: 
         printed.append(console.file.getvalue())  # type: ignore[attr-defined]
         with reading(url) as session:
             assert lifecycle.find(session, arrivals.uid).study_date == "20260112"
+        engine(url).dispose()
 
     assert moments[0] == moments[1]
     assert moments[0].utcoffset() != moments[1].utcoffset()
