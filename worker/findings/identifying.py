@@ -1,6 +1,7 @@
 """Shapes of text that identifies a person, in reports that are imported and in those that the model writes.
 
-Letters and digits of other widths are read as plain ones, and invisible characters are left out (`readable`).
+Letters and digits of other widths are read as plain ones, and invisible characters are left out (`readable`). Numbers
+of repetitions have limits where a long text would otherwise take a time that grows with the square of its length.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MONTH = (
 )
 _TITLE = (
     r"(?:drs?|prof|mrs?|ms|miss|sir|mme|mlle|monsieur|madame|frau|herrn?|doctor|doktor|docteur|dott|dra|se\u00f1ora?"
-    r"|signora?|nurse)\b\.?(?:\s*(?:med|dr|prof)\b\.?)*"
+    r"|signora?|nurse)\b\.?(?:\s*(?:med|dr|prof)\b\.?){0,4}"
 )
 #: Words before a name, with a colon; and words that need none.
 _ROLE = (
@@ -53,7 +54,7 @@ SHAPES = {
     ),
     "a number of a patient or study": re.compile(
         r"\b(?:mrn|(?:patient|pat\.?|study|case|order|visit)(?: (?:id|no|number))|accession(?: (?:no|number))?|id"
-        r"|ssn|dob|nhs(?: (?:no|number))?|fallnummer|patientennummer)\s*[.:#=]?\s*[A-Z]{0,4}-?\d[\d -]+\d"
+        r"|ssn|dob|nhs(?: (?:no|number))?|fallnummer|patientennummer)\s*(?:[.:#=]\s*)?[A-Z]{0,4}-?\d[\d -]+\d"
         r"|\b\d{3}-\d{2}-\d{4}\b|\b[A-Z]{0,4}\d{7,}\b|\b\d+(?:\.\d+){5,}\b",
         re.IGNORECASE,
     ),
@@ -64,13 +65,14 @@ SHAPES = {
         re.IGNORECASE,
     ),
     "an address": re.compile(
-        r"[\w.+-]+@[\w-]+\.[\w.]+|(?i:https?://\S+|\bwww\.\S+)"
+        r"[\w.+-]{1,64}@[\w-]+\.[\w.]+|(?i:https?://\S+|\bwww\.\S+)"
         rf"|\b\d{{1,5}} [{_UPPER}]\w+ (?:Street|St|Avenue|Ave|Road|Rd|Lane|Drive|Court)\b"
-        rf"|\b[{_UPPER}][\w-]*(?:stra\u00dfe|strasse|str\.|gasse|weg) \d{{1,4}}|\b(?i:room|ward) (?:no\.? ?)?\d+\w?\b"
+        rf"|\b[{_UPPER}][\w-]{{0,60}}(?:stra\u00dfe|strasse|str\.|gasse|weg) \d{{1,4}}"
+        r"|\b(?i:room|ward) (?:no\.? ?)?\d+\w?\b"
     ),
     MARK: re.compile(
         r"\[\*\*.*?\*\*\]|_{3,}|\bX{4,}\b"
-        r"|[\[<]+(?:NAME|DATE|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|REDACTED|PHI|ID|AGE)\b[^\]>]*[\]>]+"
+        r"|[\[<]{1,4}(?:NAME|DATE|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|REDACTED|PHI|ID|AGE)\b[^\]>]*[\]>]+"
     ),
     "the age of the patient": re.compile(
         r"\b\d{1,3}[- ]?(?:years?|yrs?|y\.?\s?o?\.?|yo|y/o)[- ]?(?:old|of age)\b|\b\d{1,3}\s?(?:yo|y/o|y\.o\.)(?!\w)"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Placeholders of de-identified archives: MIMIC's underscores and brackets, Indiana's capital X, tags.
 PLACEHOLDER = re.compile(
     r"\[\*\*.*?\*\*\]|_{2,}|\bX{3,}\b"
-    r"|[\[<]+(?:NAME|DATE|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|REDACTED|PHI|ID|AGE)\b[^\]>]*[\]>]+",
+    r"|[\[<]{1,4}(?:NAME|DATE|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|REDACTED|PHI|ID|AGE)\b[^\]>]*[\]>]+",
     re.IGNORECASE,
 )
 #: A long number, as of a patient, a study or a telephone.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from worker.findings.identifying import kinds
 from worker.findings.labeller import labels, mentions_prior, present
 from worker.retrieval.admission import cleaned
 
@@ -85,3 +88,14 @@ def test_denial_of_something_new_stays_a_denial() -> None:
     report, _ = cleaned("No new nodule.")
 
     assert report == "No nodule."
+
+
+@pytest.mark.parametrize(("before", "repeated"), [("MRN", " "), ("", "["), ("", "dr med ")])
+def test_text_that_resembles_identifying_text_is_searched_in_a_short_time(before: str, repeated: str) -> None:
+    text = before + repeated * (20_000 // len(repeated))
+    begin = time.process_time()
+
+    kinds(text)
+
+    # With unlimited repetitions: 2 to 8 s.
+    assert time.process_time() - begin < 2
