@@ -27,6 +27,8 @@ MULTIPART, PART = 64 << 20, 16 << 20
 DIGEST = "x-amz-meta-sha256"
 CHECKSUM, CHECKSUM_TYPE = "x-amz-checksum-sha256", "x-amz-checksum-algorithm"
 OK, GONE, FAILED, CONFLICT = (200, 204), 404, 412, 409
+#: Methods to which 404 is an answer about the object, and no failure.
+MAY_MISS = ("HEAD", "GET", "DELETE")
 
 
 class Stored(NamedTuple):
@@ -186,7 +188,9 @@ class Bucket:
         path = "" if whole else self._prefix + key
         answer = self._connections.request(method, path, query, headers, body, target)
         is_missing_object = answer.status == GONE and not whole and answer.code != "NoSuchBucket"
-        if answer.status in OK or answer.status in (FAILED, CONFLICT) or is_missing_object:
+        # What a write answers with 404, or a deletion with 409, has not happened.
+        is_condition = answer.status in (FAILED, CONFLICT) and "If-None-Match" in (headers or {})
+        if answer.status in OK or is_condition or (is_missing_object and method in MAY_MISS):
             return answer
         raise Unavailable(f"{self.name} refuses the request: {answer.status} {answer.code}".rstrip())
 

@@ -116,6 +116,28 @@ def test_outage_costs_nothing_and_moving_resumes(settings: Settings, storage: Fa
     assert all(row.object_sha256 for row in rows(settings, Instance))
 
 
+@pytest.mark.parametrize("status", [404, 409, 412])
+def test_other_answer_to_a_put_moves_nothing(settings: Settings, storage: FakeStorage, status: int) -> None:
+    indexed(settings)
+    storage.failing = status
+    with pytest.raises(Unavailable):
+        Mover(settings).run_once()
+
+    (row,) = rows(settings, Instance)
+    assert row.object_sha256 is None
+    assert local(settings, row).exists()
+
+
+@pytest.mark.parametrize("status", [404, 409, 412])
+def test_other_answer_to_a_deletion_deletes_nothing(settings: Settings, storage: FakeStorage, status: int) -> None:
+    moved(settings)
+    delete_study(settings)
+    storage.failing = status
+
+    assert isinstance(file_deletions.delete_files(settings), Unavailable)
+    assert len(rows(settings, FileDeletion)) == 1  # type: ignore[arg-type]
+
+
 def test_lost_answer_after_a_put_is_compared(settings: Settings, storage: FakeStorage) -> None:
     indexed(settings)
     storage.lost_answers = 1
