@@ -207,6 +207,9 @@ def _download(source: Bucket, name: str, path: Path) -> str:
             file.write(block)
 
         source.get(name, take)
+        # What is in the cache is not verified again: a power cut must leave none of it cut.
+        file.flush()
+        os.fsync(file.fileno())
     return digest.hexdigest()
 
 
