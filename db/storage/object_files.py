@@ -141,6 +141,8 @@ class Files:
         self._beginning = threading.Lock()
         self._user: int | None = None
         self._user_path: Path | None = None
+        #: Second paths of local files that are not moved yet.
+        self._pins: list[Path] = []
 
     def path(self, row: StoredFile) -> Path:
         """Return a path with the bytes of an object, which need not exist if it has only been on local disk.
@@ -149,7 +151,7 @@ class Files:
         """
         local = self._data_dir / row.file_path
         if row.object_sha256 is None:
-            return local
+            return local if row.storage_due_at is None else self._unmoved(local, row.storage_due_at)
         stays = row.storage_due_at is not None and row.storage_due_at > dt.datetime.now(dt.UTC) + PINNED
         if stays and local.exists():
             return local
@@ -160,12 +162,30 @@ class Files:
         except OSError as error:
             raise Unavailable(f"the cache {self._cache} cannot be used: {error.strerror}") from error
 
+    def _unmoved(self, local: Path, due_at: dt.datetime) -> Path:
+        """Return a path of a file that may be moved, and its local copy deleted, while it is read."""
+        # Of this reader alone: a resent object may replace the file before it is moved.
+        pin = self._cache / f"{local.name}.{uuid.uuid4()}{PART}"
+        try:
+            self._begin()
+            os.link(local, pin)
+        except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError) and not local.exists()
+            # The mover sets a lost file aside, and it is due later.
+            if is_gone and self._settings.storage.storage_url is not None and due_at <= dt.datetime.now(dt.UTC):
+                raise Unavailable("the file was moved since its row was read, or is lost") from error
+            return local
+        self._pins.append(pin)
+        return pin if _use(pin) else local
+
     def lost(self, row: StoredFile) -> Path:
         """Return the local path of a file, for one that cannot be had."""
         return self._data_dir / row.file_path
 
     def close(self) -> None:
         """End the use of the paths."""
+        while self._pins:
+            self._pins.pop().unlink(missing_ok=True)
         if self._user is not None and self._user_path is not None:
             self._user_path.unlink(missing_ok=True)
             os.close(self._user)

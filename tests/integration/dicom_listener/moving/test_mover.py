@@ -95,6 +95,29 @@ def test_local_copy_stays_for_its_time(settings: Settings, storage: FakeStorage)
         assert path.read_bytes() == storage.objects[f"prelim/{object_files.key(row.file_path)}"].body
 
 
+def test_file_moved_while_it_is_read_stays_readable(settings: Settings) -> None:
+    first, second = indexed(settings, 2)
+    with object_files.opened(settings) as stored:
+        path = stored.path(first)
+        moved(settings, 0)
+        assert not local(settings, first).exists()
+        assert path.read_bytes()
+        # Its row is older than the move: a reader waits, and does not take the image for lost.
+        with pytest.raises(Unavailable, match="moved since"):
+            stored.path(second)
+    assert not path.exists()
+
+
+def test_lost_file_is_no_reason_to_wait(settings: Settings) -> None:
+    (row,) = indexed(settings)
+    local(settings, row).unlink()
+    Mover(settings).run_once()
+
+    (row,) = rows(settings, Instance)
+    with object_files.opened(settings) as stored:
+        assert not stored.path(row).exists()
+
+
 def test_outage_costs_nothing_and_moving_resumes(settings: Settings, storage: FakeStorage) -> None:
     storage.away = True
     indexed(settings, 3)
