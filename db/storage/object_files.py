@@ -16,7 +16,6 @@ import shutil
 import threading
 import time
 import uuid
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -25,8 +24,6 @@ from urllib.parse import urlsplit
 from db.storage.errors import Damaged, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from db.settings import Settings
     from db.settings.object_storage import Storage
     from db.storage.bucket import Bucket
@@ -106,14 +103,9 @@ def _bucket(storage: Storage) -> Bucket:
     return Bucket(place, name, storage.prefix, credentials, storage.storage_ca_file)
 
 
-@contextmanager
-def opened(settings: Settings) -> Iterator[Files]:
+def opened(settings: Settings) -> contextlib.closing[Files]:
     """Files that stay readable within the block."""
-    files = Files(settings)
-    try:
-        yield files
-    finally:
-        files.close()
+    return contextlib.closing(Files(settings))
 
 
 def bring_back(settings: Settings, row: StoredFile) -> Path:
