@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.models import Instance
 from db.session import transaction
 from db.storage import moves, object_files
 from db.storage.errors import Damaged, StorageError, Unavailable
@@ -148,15 +149,23 @@ class Mover:
 
     def _put(self, row: FileRow) -> str | Unavailable | None:
         """Put the object of a file and return its digest; None if the file cannot be moved for now."""
+        path, key = self._data_dir / row.file_path, object_files.key(row.file_path)
         try:
-            expected = headers.Digest(row.file_bytes, row.sha256)
-            return put(self._bucket, self._data_dir / row.file_path, expected, object_files.key(row.file_path))
+            if not path.exists():
+                self._bring_back(row.file_path, key)
+            return put(self._bucket, path, headers.Digest(row.file_bytes, row.sha256), key)
         except Unavailable as error:
             return error
         except (StorageError, OSError) as error:
             cause = str(error) if isinstance(error, StorageError) else os.strerror(error.errno or 0)
             log.error("storage.not_moved", instance_id=str(row.id), file=row.file_path, cause=cause)  # noqa: TRY400
             return None
+
+    def _bring_back(self, file_path: str, key: str) -> None:
+        """Read the object of a file without a local copy: a failover lost the note that it was moved."""
+        if (found := self._bucket.head(key)) is not None:
+            log.warning("storage.brought_back", file=file_path)
+            object_files.bring_back(self._settings, Instance(file_path=file_path, object_sha256=found.sha256))
 
     def _delete_copies(self) -> int:
         """Delete local copies whose objects are still there; the others are moved again."""

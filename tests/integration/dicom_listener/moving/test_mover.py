@@ -234,6 +234,18 @@ def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, stor
     ] == []
 
 
+def test_file_whose_move_the_database_has_lost_comes_back(settings: Settings, storage: FakeStorage) -> None:
+    (row,) = moved(settings)
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE instances SET object_sha256 = NULL, storage_due_at = now()"))
+    (row,) = moved(settings, 0)
+
+    assert row.object_sha256
+    assert storage.keys() == [object_files.key(row.file_path)]
+    assert readable(settings, row)
+    assert audit.check(settings) == []
+
+
 def test_files_of_before_are_moved_too(settings: Settings, storage: FakeStorage) -> None:
     indexed(settings.replace(storage_url=None), 2)
     moved(settings, 0)
