@@ -107,7 +107,7 @@ def alarm(found: Waiting, after_seconds: float) -> tuple[str, str] | None:
     """Return code and sentence of the alarm for files that are not moved; that of a refusal takes precedence."""
     files = "1 file" if found.files + found.set_aside == 1 else f"{found.files + found.set_aside} files"
     if found.set_aside:
-        remedy = "see `storage.not_moved` in the log of `prelim dispatch`; they are safe on local disk"
+        remedy = "see `storage.not_moved` in the log of `prelim dispatch`, which has the cause of each"
         return "storage_refused", f"{files} cannot be moved to the object storage: {remedy}"
     if found.oldest_seconds > after_seconds:
         since = f"the oldest for {found.oldest_seconds:.0f} s"
