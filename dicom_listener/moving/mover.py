@@ -127,6 +127,16 @@ class Mover:
                 known = lifecycle.stored(session, cached)
             for name in cached.keys() - known:
                 cached[name].unlink(missing_ok=True)
+        self._delete_parts()
+
+    def _delete_parts(self) -> None:
+        """Delete the parts of objects that killed processes were reading: their patients may be erased by now."""
+        ended_before = time.time() - SWEEP_SECONDS
+        for folder, pattern in ((object_files.STORE, "*/*"), (object_files.CACHE, "*")):
+            for path in (self._data_dir / folder).glob(pattern + object_files.PART):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < ended_before:
+                        path.unlink()
 
     def _move(self) -> int:
         with transaction(self._url) as session:

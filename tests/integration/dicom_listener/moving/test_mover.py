@@ -246,6 +246,24 @@ def test_file_whose_move_the_database_has_lost_comes_back(settings: Settings, st
     assert audit.check(settings) == []
 
 
+def test_parts_that_a_killed_reader_has_left_are_deleted(settings: Settings) -> None:
+    (row,) = moved(settings)
+    readable(settings, row)
+    cached = settings.operations.data_dir / object_files.CACHE / object_files.cache_name(row.file_path)
+    left = [path.with_name(f"{path.name}.1.part") for path in (cached, local(settings, row))]
+    running = cached.with_name(f"{cached.name}.2.part")
+    for path in (*left, running):
+        path.write_bytes(b"a part of an image")
+    for path in left:
+        os.utime(path, (0, 0))
+
+    Mover(settings).sweep()
+
+    assert not any(path.exists() for path in left)
+    assert running.exists()
+    assert cached.exists()
+
+
 def test_files_of_before_are_moved_too(settings: Settings, storage: FakeStorage) -> None:
     indexed(settings.replace(storage_url=None), 2)
     moved(settings, 0)
