@@ -128,20 +128,23 @@ class Connections:
     ) -> Answer:
         text = bytearray()
         is_object = target is not None and response.status == http.client.OK
+        take: Callable[[bytes], object] = target if target is not None and is_object else text.extend
         try:
-            _receive(
-                response, target if target is not None and is_object else text.extend, 0 if is_object else MAX_TEXT
-            )
-        except _BROKEN as error:
-            connection.close()
-            raise self._unavailable(error) from error
-        except BaseException:  # the target failed: the rest of the answer is still on its way
+            for block in self._blocks(response, 0 if is_object else MAX_TEXT):
+                take(block)
+        except BaseException:  # the rest of the answer is still on its way
             connection.close()
             raise
         will_close = response.will_close
         response.close()
         self._keep(connection, will_close=will_close)
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, bytes(text))
+
+    def _blocks(self, response: http.client.HTTPResponse, limit: int) -> Iterator[bytes]:
+        try:
+            yield from _received(response, limit)
+        except _BROKEN as error:
+            raise self._unavailable(error) from error
 
     def _keep(self, connection: http.client.HTTPConnection, *, will_close: bool) -> None:
         try:
@@ -162,8 +165,8 @@ class Connections:
         return Unavailable(f"the object storage at {self.place} does not answer: {cause}")
 
 
-def _receive(response: http.client.HTTPResponse, take: Callable[[bytes], object], limit: int) -> None:
-    """Give the body of an answer to *take*; raises OSError or HTTPException if it is slow, cut or above a *limit*."""
+def _received(response: http.client.HTTPResponse, limit: int) -> Iterator[bytes]:
+    """Yield the body of an answer; raises OSError or HTTPException if it is slow, cut or above a *limit*."""
     deadline = time.monotonic() + ANSWER_SECONDS + (response.length or 0) / MIN_RATE
     received = 0
     while block := response.read1(BLOCK):
@@ -172,7 +175,7 @@ def _receive(response: http.client.HTTPResponse, take: Callable[[bytes], object]
             raise TimeoutError("it is too slow")
         if limit and received > limit:
             raise http.client.HTTPException("its answer is too long")
-        take(block)
+        yield block
     if response.length:  # read1 returns nothing at the end of the connection, too
         raise http.client.IncompleteRead(b"", response.length)
 

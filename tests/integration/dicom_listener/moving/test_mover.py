@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -262,6 +263,16 @@ def test_parts_that_a_killed_reader_has_left_are_deleted(settings: Settings) -> 
     assert not any(path.exists() for path in left)
     assert running.exists()
     assert cached.exists()
+
+
+def test_full_disk_is_not_taken_for_an_outage_of_the_storage(settings: Settings) -> None:
+    (row,) = moved(settings)
+
+    def full(_: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        object_files.required(object_files.bucket(settings)).get(object_files.key(row.file_path), full)
 
 
 def test_files_of_before_are_moved_too(settings: Settings, storage: FakeStorage) -> None:
