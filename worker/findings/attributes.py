@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from worker.findings import lexicon
-from worker.findings.certainty import JOIN
+from worker.findings.certainty import BESIDE, JOIN
 
 #: Words between a sign and its cause: "opacity, likely atelectasis".
 _LINK = (
@@ -112,18 +112,23 @@ class Context:
         return side if reference["same"] else _OTHER.get(side, "")
 
     def nearest(self, words: re.Pattern[str]) -> str:
-        """Return the word inside the mention, else the last before it in its phrase, else the first after it."""
+        """Return the word inside the mention, else the last before it in its phrase, else the first after it.
+
+        In "nodule in the left upper zone beside a mass", words before "beside" count last, and its size not at all.
+        """
         bracket = _BRACKET.match(self.sentence, self.mention.end())
         inside = words.search(self.mention.group()) or (bracket and words.search(bracket.group()))
         if inside:
             return str(inside.lastgroup)
         phrase = self._phrase_start()
-        if last := last_of(words, self.sentence[phrase : self.mention.start()]):
+        own = max((m.end() for m in BESIDE.finditer(self.sentence, phrase, self.mention.start())), default=phrase)
+        if last := last_of(words, self.sentence[own : self.mention.start()]):
             return last
         following = words.search(self.sentence, self.mention.end(), self._phrase_end())
         if following:
             return str(following.lastgroup)
-        return self._shared(words)
+        beside = "" if words is lexicon.SIZE else last_of(words, self.sentence[phrase:own])
+        return beside or self._shared(words)
 
     def _phrase_start(self) -> int:
         """Return the offset after the last comma or conjunction: earlier words belong to another finding."""

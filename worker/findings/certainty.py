@@ -19,7 +19,7 @@ _SINGULAR = re.compile(r"(?:is|was|has)\b")
 #: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
 _NEW_PART = re.compile(rf",|\s+and (?:an?|the)\b|{triggers.BESIDE}")
-_BESIDE = re.compile(triggers.BESIDE)
+BESIDE = re.compile(triggers.BESIDE)
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 _OR = re.compile(r"\b(?:or|nor)\b")
@@ -173,7 +173,7 @@ def _named(clause: str) -> tuple[tuple[int, int], ...]:
 def _continues(clause: str, trigger: int, part: int, here: int) -> bool:
     """Return whether the last part before a mention, from *part* on, continues the list after a trigger."""
     own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
-    if triggers.CLAUSE.match(own) or _BESIDE.match(own) or triggers.ASSERTED.search(own):
+    if triggers.CLAUSE.match(own) or BESIDE.match(own) or triggers.ASSERTED.search(own):
         return False
     if _AND.match(own) and "," not in clause[trigger:part]:
         return False

@@ -123,3 +123,16 @@ def test_denial_before_the_division_of_a_long_sentence_leaves_no_finding_affirme
     assert {one.finding for one in labels(f"{text} Left rib fracture.") if one.certainty == "present"} == {
         "rib fracture"
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Nodule in the left upper zone beside a mass in the right lower zone.", Label("mass", "right", "lower")),
+        ("Large left pleural effusion adjacent to a nodule on the right.", Label("nodule", "right")),
+        ("Small nodule in the left upper zone next to a mass.", Label("mass", "left", "upper")),
+        ("Small nodule in the left upper zone next to a large mass.", Label("mass", "left", "upper", "large")),
+    ],
+)
+def test_finding_beside_another_one_has_its_own_place_and_size(text: str, label: Label) -> None:
+    assert labels(text)[-1] == label
