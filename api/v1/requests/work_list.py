@@ -42,6 +42,13 @@ _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Cursor = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
 Level = Literal["LOW", "ROUTINE", "HIGH", "STAT"]
+Attention = Annotated[
+    bool | None,
+    Query(description="True: failed, held, or its report has a warning or a critical or contradicted finding."),
+]
+Unread = Annotated[
+    bool | None, Query(description="True: reported, and no reader has sent feedback on the current version.")
+]
 
 
 async def filters(
@@ -58,18 +65,12 @@ async def filters(
     study_instance_uid: Annotated[Uid | None, Query(description="Exactly.")] = None,
     description: Annotated[Text | None, Query(description="Beginnings of words, all of them, in any case.")] = None,
     priority: Annotated[Level | None, Query(description="This priority or a higher one.")] = None,
-    attention: Annotated[
-        bool | None,
-        Query(description="True: failed, held, or its report has a warning or a critical or contradicted finding."),
-    ] = None,
-    unread: Annotated[
-        bool | None, Query(description="True: reported, and no reader has sent feedback on the current version.")
-    ] = None,
+    attention: Attention = None,
+    unread: Unread = None,
 ) -> Filters:
     """Return the filters of a request; raises ApiError 422. Asynchronous: it waits for nothing, and takes no thread."""
     if description is not None and not words(description):
         raise invalid("description: expected letters or digits")
-    level = None if priority is None else priorities.LEVELS[priority]
     return Filters(
         state=state,
         modality=modality,
@@ -83,7 +84,7 @@ async def filters(
         accession_number=accession_number,
         study_instance_uid=study_instance_uid,
         description=description,
-        priority=level,
+        priority=None if priority is None else priorities.LEVELS[priority],
         attention=attention,
         unread=unread,
     )
