@@ -3,17 +3,16 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from api.access.authenticate import Images, Reports
 from api.errors import Problem
 from api.v1 import reading
 from api.v1.acts import ReportDiff, ReportPage, ReportVersion, UsedReport
-from api.v1.requests import cursor, work_list
 from api.v1.requests.conditional import etag, matches
+from api.v1.requests.recalls import Recall, recalled
 from api.v1.schemas import Report
 from db.operations import recall
-from db.operations.filters import Position
 from db.reports import diff, versions
 
 #: A versioned image never changes; one hour limits how long a reading-room machine keeps it.
@@ -21,8 +20,6 @@ IMAGE_CACHE = "private, max-age=3600, immutable"
 #: Column types of the database: smallint and integer.
 MAX_ORDINAL = 2**15 - 1
 MAX_VERSION = 2**31 - 1
-#: Reports on one page of a recall.
-MAX_PAGE = 200
 
 router = APIRouter(prefix="/v1", tags=["reports"])
 Version = Annotated[int | None, Query(ge=1, le=MAX_VERSION, description="Version; by default the current one.")]
@@ -105,30 +102,7 @@ def image(
 
 
 @router.get("/reports")
-def used_reports(
-    request: Request,
-    response: Response,
-    caller: Reports,
-    case_id: Annotated[uuid.UUID | None, Query(description="Reference case among the evidence.")] = None,
-    model_digest: Annotated[work_list.Text | None, Query(description="Digest of the checkpoint.")] = None,
-    prompt: Annotated[work_list.Text | None, Query(description="`prompt_version`.")] = None,
-    specialist: Annotated[
-        work_list.Text | None, Query(description="Name of the model whose draft it received.")
-    ] = None,
-    after: Annotated[work_list.Cursor | None, Query(description="`next` of the previous page.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-) -> ReportPage:
+def used_reports(caller: Reports, asked: Annotated[Recall, Depends(recalled)]) -> ReportPage:
     """Recall: return every version of a report that used a case, a model, a prompt or a draft, the newest first."""
-    used = recall.Used(case_id, model_digest, prompt, specialist)
-    if used == recall.Used():
-        raise work_list.invalid("expected case_id, model_digest, prompt or specialist")
-    seen = caller.principal.ae_titles
-    own = cursor.of_list(caller.session, "reports", used, None if seen is None else sorted(seen))
-    start = work_list.position(own, after)
-    rows = recall.reports(caller.session, used, seen, limit=limit + 1, after=start and start.study_id)
-    shown = rows[:limit]
-    caller.disclose(row.study_id for row in shown)
-    last = Position(shown[-1].created_at, shown[-1].report_id) if len(rows) > limit else None
-    following = None if last is None else own.encode(last)
-    response.headers.update(work_list.link(request, following))
-    return ReportPage(reports=[UsedReport.model_validate(row) for row in shown], next=following)
+    rows, following = asked.page(caller, "reports", recall.reports)
+    return ReportPage(reports=[UsedReport.model_validate(row) for row in rows], next=following)

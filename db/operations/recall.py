@@ -31,7 +31,7 @@ class Used(NamedTuple):
 class UsedReport(NamedTuple):
     """A version of a report, without its text."""
 
-    report_id: uuid.UUID
+    id: uuid.UUID
     study_id: uuid.UUID
     version: int
     is_current: bool

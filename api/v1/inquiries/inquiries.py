@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from api.access.authenticate import Caller, Questions, same_origin
@@ -27,22 +27,20 @@ from api.v1.inquiries.inquiry_bodies import (
     SpecialistPrediction,
     UsedAnswer,
 )
-from api.v1.requests import cursor, once, work_list
+from api.v1.requests import once
 from api.v1.requests.bodies import described, json_body
 from api.v1.requests.once import IdempotencyKey
+from api.v1.requests.recalls import Recall, recalled
 from db.answers import inquiries, stored
 from db.answers.answer import Choice, Diagnosis, Question, Stored
 from db.answers.inquiries import AskedInquiry
 from db.errors import InvalidInquiry, NotPossible
 from db.models import Study
 from db.operations import recall
-from db.operations.filters import Position
 from db.states import JobKind
 
 #: Bytes of a body: 64 options of 100 characters, each of up to 4 bytes, and JSON's own.
 MAX_BODY_BYTES = 32_768
-#: Answers of one page of a recall.
-MAX_PAGE = 200
 
 _problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 404)}
 router = APIRouter(prefix="/v1", tags=["questions"], responses=_problems)
@@ -139,32 +137,10 @@ def diagnosis(request: Request, caller: Questions, inquiry_id: uuid.UUID) -> Inq
 
 
 @router.get("/answers")
-def used_answers(
-    request: Request,
-    response: Response,
-    caller: Questions,
-    case_id: Annotated[uuid.UUID | None, Query(description="Reference case among the evidence.")] = None,
-    model_digest: Annotated[work_list.Text | None, Query(description="Digest of the checkpoint.")] = None,
-    prompt: Annotated[work_list.Text | None, Query(description="`prompt_version`.")] = None,
-    specialist: Annotated[
-        work_list.Text | None, Query(description="Name of the model whose label it received.")
-    ] = None,
-    after: Annotated[work_list.Cursor | None, Query(description="`next` of the previous page.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-) -> AnswerPage:
+def used_answers(caller: Questions, asked: Annotated[Recall, Depends(recalled)]) -> AnswerPage:
     """Recall: return every answer that used a case, a model, a prompt or a specialist's label, the newest first."""
-    used = recall.Used(case_id, model_digest, prompt, specialist)
-    if used == recall.Used():
-        raise work_list.invalid("expected case_id, model_digest, prompt or specialist")
-    seen = caller.principal.ae_titles
-    own = cursor.of_list(caller.session, "answers", used, None if seen is None else sorted(seen))
-    start = work_list.position(own, after)
-    rows = recall.answers(caller.session, used, seen, limit=limit + 1, after=start and start.study_id)
-    shown = rows[:limit]
-    caller.disclose(row.study_id for row in shown)
-    following = own.encode(Position(shown[-1].created_at, shown[-1].id)) if len(rows) > limit else None
-    response.headers.update(work_list.link(request, following))
-    return AnswerPage(answers=[UsedAnswer.model_validate(row) for row in shown], next=following)
+    rows, following = asked.page(caller, "answers", recall.answers)
+    return AnswerPage(answers=[UsedAnswer.model_validate(row) for row in rows], next=following)
 
 
 def _of_study(request: Request, caller: Caller, study_id: uuid.UUID, kind: JobKind) -> Inquiries:
