@@ -70,7 +70,7 @@ def quarantined(request: Request, caller: Worklist) -> Response:
     seen = caller.principal.ae_titles
     files = quarantine.files(caller.session, limit=QUARANTINED, ae_titles=seen)
     caller.disclose({file.study_id for file in files if file.study_id is not None})
-    context = {"files": files, "counts": quarantine.counts(caller.session, seen), "most": QUARANTINED}
+    context = {"files": files, "counts": quarantine.counts(caller.session, seen)}
     return templates.TemplateResponse(request, "quarantine.html", context)
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tests.integration.api.arrivals import Arrivals
 
 
-def quarantine(url: str, study_id: uuid.UUID) -> None:
+def quarantine(url: str, study_id: uuid.UUID, name: str = "a") -> None:
     """Another version of the study's object."""
     with transaction(url) as session:
         uid = session.scalars(select(Instance.sop_instance_uid).where(Instance.study_id == study_id)).one()
         row = Quarantined(
-            file_path="spool/quarantine/a.dcm",
+            file_path=f"spool/quarantine/{name}.dcm",
             file_bytes=10,
             sha256="b",
             sop_instance_uid=uid,
@@ -52,8 +52,9 @@ def test_quarantined_files_are_shown(
     page = visitor.get("/quarantine").text
     assert f"prelim quarantine take {file['id']}" in page
     assert "CT&lt;1&gt;" in page
-    assert "Only the newest" not in page
     monkeypatch.setattr(pages, "QUARANTINED", 1)
-    assert "Only the newest 1 are listed." in visitor.get("/quarantine").text
+    assert "Only the newest" not in visitor.get("/quarantine").text, "as many as a page lists are all of them"
     assert "Another version of 1 object was sent" in visitor.get(f"/studies/{study_id}").text
     assert 'prelim_quarantined{reason="conflicting_sop_instance"} 1.0' in client.get("/metrics").text
+    quarantine(arrivals.url, study_id, "b")
+    assert "Only the newest 1 are listed." in visitor.get("/quarantine").text
