@@ -38,7 +38,8 @@ function apply(page) {
   const shown = document.getElementById("main");
   const fresh = page.getElementById("main");
   if (shown.dataset.study) compare(shown, fresh);
-  if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
+  const named = document.getElementById("newer");
+  if (!shown.dataset.version && fresh.dataset.version && !named) return replace(shown, fresh);
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const other = page.getElementById(part.id);
     if (!other || isSelected(part)) continue;
@@ -70,19 +71,20 @@ function isSelected(part) {
 }
 
 // Name what has changed since the page was opened. The notice stays until the reader acknowledges it: also if the
-// status is again as it was. Without a report only patient and reader are compared: the status
-// on the page is refreshed.
+// status is again as it was. Without a report only patient and reader are compared: the status on the page is refreshed,
+// and a report that arrives is shown after the acknowledgement.
 function compare(shown, fresh) {
   const count = shown.dataset.version ? undefined : 2;
   const facts = (main) => [...main.querySelector("#facts").content.children].map((one) => one.textContent).slice(0, count);
   const [before, now] = [shown, fresh].map(facts);
-  const same = (!shown.dataset.version || shown.dataset.tag === fresh.dataset.tag) && before.join() === now.join();
+  const { version, tag } = shown.dataset.version ? fresh.dataset : shown.dataset;
+  const same = shown.dataset.tag === tag && before.join() === now.join();
   if (same && !document.getElementById("newer")) return;
   const lines = [
     ...now.filter((fact) => !before.includes(fact)).map((fact) => `Now: ${fact}`),
     ...before.filter((fact) => !now.includes(fact)).map((fact) => `No longer: ${fact}`),
   ];
-  offer(fresh.dataset.version, shown.dataset.version, fresh.dataset.tag, lines);
+  offer(version, shown.dataset.version, tag, lines);
 }
 
 // The study was deleted, or this reader may no longer see it.

@@ -69,6 +69,26 @@ def test_open_study_page_shows_a_new_report_without_reload(
     assert tab.errors == []
 
 
+def test_report_is_not_shown_in_place_of_a_notice_of_another_patient(
+    tab: Tab, address: str, key: str, arrivals: Arrivals
+) -> None:
+    study_id = arrivals.queued(patient_name="Doe^Jane")
+    log_in(tab, address, key, f"/studies/{study_id}")
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE studies SET patient_name = 'Roe^Ann'"))
+    refresh(tab)
+    arrivals.report(study_id)
+    for _ in range(2):
+        refresh(tab)
+
+    assert "Now: Patient: Roe, Ann" in tab.evaluate("document.querySelector('#newer').innerText")
+    assert tab.evaluate("document.querySelector('.report')") is None
+    tab.evaluate("document.querySelector('#newer button').click()")
+    tab.wait("document.querySelector('.report')?.innerText.includes('The lungs are clear.')")
+    assert "Roe, Ann" in tab.evaluate("document.querySelector('.identity').textContent")
+    assert tab.evaluate("document.querySelector('#newer')") is None
+
+
 #: Fails every request for the page of versions.
 NO_VERSIONS = """(() => {
   const sent = fetch;
