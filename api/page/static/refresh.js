@@ -23,7 +23,7 @@ async function update() {
       location.reload();
       return false;
     }
-    if (answer.status === 404) withdraw();
+    if (answer.status === 404 && document.getElementById("main").dataset.study) withdraw();
     else if (!answer.ok) throw new Error(answer.status);
     else apply(page);
     updated = Date.now();
