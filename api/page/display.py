@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from db.operations.overview import StudyLine
 
+#: Names of the header values of a study that may be too long to be read (PS3.6).
+NAMES = LABELS | {"study_description": "Study Description"}
 #: Labels of the displayed states of a study.
 STATES = {
     DisplayedState.RECEIVING: "Receiving",
@@ -45,7 +47,7 @@ def patient(study: StudyLine) -> str:
 
 def not_read(study: StudyLine) -> str:
     """Return the names of the header values of a study that were too long to be read; empty if all were read."""
-    return ", ".join(LABELS.get(name, "Study Description") for name in study.not_read)
+    return ", ".join(NAMES.get(name, name) for name in study.not_read)
 
 
 def date(value: str) -> str:
