@@ -55,15 +55,11 @@ class Reader(NamedTuple):
     own: bool
 
 
-def readers(found: Collection[tuple[str, float]] | None, caller: str) -> list[Reader]:
+def readers(found: Collection[tuple[str, float]], caller: str) -> list[Reader]:
     """Return the readers in a value of READERS whose time has not ended; *caller* is the principal that asks."""
-    return _readers(found, caller, dt.datetime.now(dt.UTC)) if found else []
-
-
-def _readers(found: Collection[tuple[str, float]], caller: str, now: dt.datetime) -> list[Reader]:
-    """Return those of the principals, each with the time of its opening, whose time has not ended."""
-    readers = [Reader(name, _until(opened), name == caller) for name, opened in found]
-    return [reader for reader in readers if reader.until > now]
+    now = dt.datetime.now(dt.UTC)
+    named = [Reader(name, _until(opened), name == caller) for name, opened in found]
+    return [reader for reader in named if reader.until > now]
 
 
 def _until(opened: float) -> dt.datetime:
