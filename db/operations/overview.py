@@ -173,7 +173,7 @@ def _studies(
     """Select the studies that meet *conditions*, in the order of *sort*: all else is read for these only."""
     shown = (
         # Columns and not objects, which take longer to make than the whole query.
-        select(*STUDY_COLUMNS, DISPLAYED_STATE, Study.is_marked, Study.report_version)
+        select(*STUDY_COLUMNS, DISPLAYED_STATE, Study.is_marked)
         .select_from(Study)
         .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision, Job.kind == JobKind.REPORT))
         .where(*conditions)
@@ -181,11 +181,12 @@ def _studies(
         .limit(limit)
         .subquery("shown")
     )
-    newest = select(*OF_REPORT).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
-    current = newest.lateral()
+    latest = select(Report.id, *OF_REPORT).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
+    newest = latest.lateral("newest")
     of_study = *(shown.c[column.name] for column in STUDY_COLUMNS), shown.c.displayed_state
     marked = list_marks.COLUMNS if marks else list_marks.NO_COLUMNS
-    return select(*of_study, *current.c, *marked).outerjoin(current, true()).order_by(*sort.order(shown.c))
+    of_report = (newest.c[column.key] for column in OF_REPORT)
+    return select(*of_study, *of_report, *marked).outerjoin(newest, true()).order_by(*sort.order(shown.c))
 
 
 # Open work lists ask for the same page again and again: making the statement takes longer than to execute it.

@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 READING = dt.timedelta(minutes=10)
 #: Times are given in full minutes, so that an answer does not change with every refresh.
 MINUTE = dt.timedelta(minutes=1)
-#: Of the current report of a study named `shown`, an alias of its row.
+#: Of a study whose row is named `shown`, and its newest report `newest`.
 ATTENTION = """
     CASE WHEN shown.is_marked THEN ARRAY(
-        SELECT report_checks.name FROM reports JOIN report_checks ON report_id = reports.id
-        WHERE study_id = shown.id AND version = shown.report_version
-            AND (state = 'warning' OR state = 'notice' AND report_checks.name = 'critical_finding')
+        SELECT name FROM report_checks WHERE report_id = newest.id
+            AND (state = 'warning' OR state = 'notice' AND name = 'critical_finding')
         UNION
-        SELECT verdict FROM reports JOIN report_findings ON report_id = reports.id
-        WHERE study_id = shown.id AND version = shown.report_version
+        SELECT verdict FROM report_findings WHERE report_id = newest.id
             AND verdict IN ('unsupported', 'contradicted')
         ORDER BY 1
     ) ELSE '{}' END
@@ -40,7 +38,7 @@ READERS = f"""
         ) AS found
     )
 """  # noqa: S608 - constants
-#: Columns of a statement that names its studies `shown`.
+#: Columns of a statement that names its studies and reports so.
 COLUMNS: tuple[Label[Any], ...] = literal_column(ATTENTION).label("attention"), literal_column(READERS).label("readers")
 
 #: In their place where they are not read.
