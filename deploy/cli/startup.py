@@ -53,13 +53,21 @@ def refused(error: PermissionError) -> str:
     """Return a sentence with the refused path, the owner of what exists of it, this user, and what to do."""
     path = Path(os.fsdecode(error.filename))
     place, status = next(_existing(path))
-    user, owner = os.geteuid(), status.st_uid
-    remedy = f"run it as user {owner}, or `chown -R {user} {place}`"
-    if owner == user:
-        remedy = f"its mode is {stat.S_IMODE(status.st_mode):o}: `chmod -R u+rwX {place}`, or mount it writable"
     squashed = "; an NFS export must not map users (root_squash, all_squash)"
-    users = f"{place} belongs to user {owner}, this command runs as user {user}"
-    return f"{path}: {error.strerror}: {users}: {remedy}{squashed}"
+    users = f"{place} belongs to user {status.st_uid}, this command runs as user {os.geteuid()}"
+    return f"{path}: {error.strerror}: {users}: {_remedy(path, place, status)}{squashed}"
+
+
+def _remedy(path: Path, place: Path, status: os.stat_result) -> str:
+    """Return what to do about *path*, of which *place* exists: only what the error names changes its owner."""
+    user, owner = os.geteuid(), status.st_uid
+    if owner == user:
+        return f"its mode is {stat.S_IMODE(status.st_mode):o}: `chmod -R u+rwX {place}`, or mount it writable"
+    if place == path.absolute():
+        return f"run it as user {owner}, or `chown -R {user} {place}`"
+    if os.access(place, os.X_OK):
+        return f"run it as user {owner}, or create {path} as that user and `chown {user} {path}`"
+    return f"run it as user {owner}, or give user {user} access to {place}"
 
 
 def _existing(path: Path) -> Iterator[tuple[Path, os.stat_result]]:

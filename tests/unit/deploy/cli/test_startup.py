@@ -75,3 +75,28 @@ def test_folder_of_another_user_is_named_with_owner_user_and_command(tmp_path: P
         assert words in ran.stderr
     # Of the processor: the wall time of a busy machine says nothing.
     assert seconds < 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can make another user's folder")
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        (0o755, "or create {path} as that user and `chown 0 {path}`"),
+        (0o700, "or give user 0 access to {parent}"),
+    ],
+)
+def test_folder_above_a_refused_path_keeps_its_owner(tmp_path: Path, mode: int, words: str) -> None:
+    """Its other files are those of other programs: /var/lib of /var/lib/prelim, for example."""
+    parent = tmp_path / "lib"
+    parent.mkdir()
+    os.chown(parent, OTHER, OTHER)
+    parent.chmod(mode)
+    path = parent / "prelim"
+    program = f"from deploy.cli import startup\nprint(startup.refused(PermissionError(13, 'denied', {str(path)!r})))"
+    printed = subprocess.run(
+        [*WITHOUT_PRIVILEGES, sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert f"{parent} belongs to user {OTHER}" in printed
+    assert words.format(path=path, parent=parent) in printed
+    assert "-R" not in printed
