@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import OperationalError
-
 from db.access import audit_queue
 from db.errors import ConfigurationError
 from deploy.operate.audit_log import syslog_tls
-from deploy.operate.doctor.finding import Check, Finding, Installation, NotChecked, fault, not_checked, ok, warning
+from deploy.operate.doctor.finding import Check, Finding, Installation, fault, not_checked, ok, warning
 
 
 def examine_repository(installation: Installation) -> Finding:
@@ -22,11 +20,8 @@ def examine_repository(installation: Installation) -> Finding:
             syslog_tls.cause(error),
             "start the repository, or correct PRELIM_AUDIT_SYSLOG_*; the rows wait in the database meanwhile",
         )
-    try:
-        with installation.session() as session:
-            found = audit_queue.waiting(session)
-    except (OperationalError, NotChecked):
-        found = None
+    with installation.session() as session:
+        found = audit_queue.waiting(session)
     if found is None:
         return warning("the repository answers, and nothing was ever sent to it", "start `prelim audit-log send`")
     raised = audit_queue.alarm(found, settings.operations.alarm_seconds)

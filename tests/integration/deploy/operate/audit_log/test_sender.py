@@ -22,8 +22,10 @@ from db.models import AuditRow, AuditSyslogSent
 from db.operations import alarms
 from db.session import transaction
 from db.settings import Settings
-from deploy.operate.audit_log import sender
+from deploy.operate.audit_log import repository_check, sender
 from deploy.operate.audit_log.sender import Sender
+from deploy.operate.doctor.doctor import finding_of
+from deploy.operate.doctor.finding import Installation, Level
 from tests.certificates import write_certificate
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.operate.audit_log.repository import AuditRepository, message
@@ -179,6 +181,14 @@ def test_repository_that_is_away_loses_nothing_and_raises_an_alarm(tmp_path: Pat
     assert repository.rows() == [(1, 1), (1, 2)]
     with transaction(database_url) as session:
         assert "audit_syslog" not in {alarm.code for alarm in alarms.raised(session, settings)}
+
+
+def test_doctor_says_nothing_about_the_log_if_the_database_is_away(repository: AuditRepository) -> None:
+    away = settings_of(repository, "postgresql+psycopg://prelim@127.0.0.1:1/prelim")
+
+    found = finding_of(repository_check.CHECKS[0], Installation(away))
+
+    assert (found.level, found.found) == (Level.NOT_CHECKED, "the database cannot be reached")
 
 
 def test_rows_whose_place_was_not_stored_are_sent_again(
