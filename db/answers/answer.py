@@ -34,7 +34,7 @@ _OF_THESE = frozenset(
     bovenstaande av dessa ovanstaende""".split()  # noqa: SIM905
 )
 NEWER = "Images arrived after this answer: it rests on those of revision {} and not on those of revision {}."
-LATE = "Predictions of specialist models arrived after this answer: ask again ({} of them)."
+LATE = "Predictions of specialist models arrived after this answer was begun: ask again ({} of them)."
 ERASED = "{} of {} similar earlier cases were erased after this answer."
 
 

@@ -111,7 +111,10 @@ def test_diagnosis_says_that_predictions_arrived_after_it(client: TestClient, ar
         predictions.add(session, [Received(str(study_id), "net", "1", "mass", 0.9)], "tests", study_id)
 
     after = client.get(location).json()["answer"]["limitations"]
-    assert after == ["Predictions of specialist models arrived after this answer: ask again (1 of them).", *before]
+    assert after == [
+        "Predictions of specialist models arrived after this answer was begun: ask again (1 of them).",
+        *before,
+    ]
 
 
 def test_diagnosis_has_options_vote_and_specialists(client: TestClient, arrivals: Arrivals) -> None:
