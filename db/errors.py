@@ -50,7 +50,7 @@ class Reason(CodeWithMeaning):
     CHECKPOINT_DAMAGED = "checkpoint_damaged", "a file of the checkpoint has changed on disk since the worker started"
     CHECK_FAILED = "check_failed", "a check of `PRELIM_BLOCKING_CHECKS` failed for the draft, which is not shown"
     EMPTY_REPORT = "empty_report", "the model returned no text"
-    GPU_LOST = "gpu_lost", "the worker's GPU stopped computing; the worker has exited and another one begins again"
+    GPU_LOST = "gpu_lost", "the worker's GPU stopped computing; the worker exited, and another one repeats the job"
     ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"
     IMAGES_NOT_WRITTEN = "images_not_written", "the images of the report could not be written to disk"
     INVALID_QUESTION = "invalid_question", "a question or its options are empty, too long, too many or equal"
