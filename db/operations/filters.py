@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Studies that are sorted faster than they are met in the order of a list.
 FEW = 5000
-#: Newest studies of which one in FREQUENT must have the words of a description, or they are looked up.
+#: Words of a description are looked up unless at least one in FREQUENT of the SAMPLE newest studies has them.
 SAMPLE, FREQUENT = 400, 20
 #: States of a study that a person must look at.
 ATTENTION = (StudyState.HELD, StudyState.FAILED)
