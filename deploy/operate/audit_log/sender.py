@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -51,7 +52,7 @@ CONNECTIONS = 2
 
 def run(settings: Settings) -> None:
     """Send until SIGTERM or SIGINT; raises ConfigurationError for the address and the files of the repository."""
-    syslog_tls.repository(settings).context()
+    _require_files(settings)
     limit_statements(settings, connections=CONNECTIONS)
     stop = threading.Event()
     with process_signals.handled(dict.fromkeys(process_signals.STOP, stop.set)):
@@ -63,6 +64,18 @@ def run(settings: Settings) -> None:
         finally:
             sender.close()
             status_socket.close(status)
+
+
+def _require_files(settings: Settings) -> None:
+    """Raise ConfigurationError if TLS is impossible; the rows wait from then on, so that an alarm follows."""
+    repository = syslog_tls.repository(settings)
+    try:
+        repository.context()
+    except ConfigurationError:
+        # The processes that raise alarms may not have the address.
+        with suppress(SQLAlchemyError), transaction(settings.database()) as session:
+            audit_queue.begin(session)
+        raise
 
 
 def switch_off(settings: Settings) -> None:

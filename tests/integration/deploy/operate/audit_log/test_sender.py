@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from db.access import audit_queue
 from db.access.audit_log import Chain, Entry
 from db.access.audit_queue import Turn
+from db.errors import ConfigurationError
 from db.models import AuditRow, AuditSyslogSent
 from db.operations import alarms
 from db.session import transaction
@@ -181,6 +182,17 @@ def test_repository_that_is_away_loses_nothing_and_raises_an_alarm(tmp_path: Pat
     assert repository.rows() == [(1, 1), (1, 2)]
     with transaction(database_url) as session:
         assert "audit_syslog" not in {alarm.code for alarm in alarms.raised(session, settings)}
+
+
+def test_sender_that_cannot_start_raises_the_alarm(repository: AuditRepository, database_url: str) -> None:
+    append(database_url, Chain("host:1"), 0)
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        sender.run(settings_of(repository, database_url, audit_syslog_ca=repository.folder / "none.pem"))
+    with transaction(database_url) as session:
+        session.execute(text("UPDATE audit_syslog SET begun_at = now() - interval '1 hour'"))
+        raised = {alarm.code: alarm.detail for alarm in alarms.raised(session, Settings())}
+
+    assert "the sender may not run" in raised["audit_syslog"]
 
 
 def test_doctor_says_nothing_about_the_log_if_the_database_is_away(repository: AuditRepository) -> None:
