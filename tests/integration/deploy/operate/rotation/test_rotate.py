@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import psycopg
@@ -230,52 +231,59 @@ def test_what_cannot_be_rotated_is_named_without_a_password(secrets: Path) -> No
         rotate.rotate("postgres", secrets / "prelim_database_url")
 
 
+def work(url: str) -> None:
+    """Claim a job and store its report, if one waits."""
+    with transaction(url) as session:
+        claim = claims.claim_next(session, owner="test", lease_seconds=30)
+    if claim is None:
+        time.sleep(0.02)
+        return
+    with transaction(url) as session:
+        claims.finish(session, claim, DRAFT)
+
+
+def deliver(settings: Settings, app: celery_app.App, failed: list[str]) -> None:
+    """Make a pass of the dispatcher, and close its connection to Redis: the next pass logs in again."""
+    dispatch.run_once(settings, app)
+    if app.outage.on:
+        failed.append("an announcement failed")
+    with app.pool.acquire(block=True) as connection:
+        connection.default_channel.client.connection_pool.disconnect()
+    time.sleep(0.02)
+
+
+def renew(url: str) -> None:
+    """Replace a connection to PostgreSQL."""
+    with engine(url).connect() as connection:
+        connection.invalidate()
+    time.sleep(0.02)
+
+
+def sent(number: int, folder: Path, listener: Listener) -> int:
+    """Send a study; return the number of acknowledged objects."""
+    import numpy as np
+
+    folder.mkdir()
+    files = write_study(draw_case(np.random.default_rng(number), "chest"), folder, patient=number, small=True)
+    return sum(result.stored for result in send.send_files(files, node(listener)))
+
+
 @pytest.mark.slow
 def test_studies_arrive_and_are_reported_while_all_passwords_change(
     secrets: Path, database_url: str, tmp_path: Path
 ) -> None:
-    import numpy as np
-
     file = secrets / "prelim_database_url"
     migrated = make_url(file.read_text().strip()).set(database=make_url(database_url).database)
     file.write_text(migrated.render_as_string(hide_password=False))
     settings = environment.load_settings(secrets)
-    app = celery_app.make_app(settings.broker())
-    url, studies, failed = settings.database(), 40, []
+    url, studies, failed = settings.database(), 40, list[str]()
+    dispatcher = partial(deliver, settings, celery_app.make_app(settings.broker()), failed)
+    workers = [Repeated(partial(work, url)) for _ in range(2)]
 
-    def work() -> None:
-        with transaction(url) as session:
-            claim = claims.claim_next(session, owner="test", lease_seconds=30)
-        if claim is None:
-            time.sleep(0.02)
-            return
-        with transaction(url) as session:
-            claims.finish(session, claim, DRAFT)
-
-    def deliver() -> None:
-        dispatch.run_once(settings, app)
-        if app.outage.on:
-            failed.append("an announcement failed")
-        # The next pass logs in again.
-        with app.pool.acquire(block=True) as connection:
-            connection.default_channel.client.connection_pool.disconnect()
-        time.sleep(0.02)
-
-    def renew() -> None:
-        with engine(url).connect() as connection:
-            connection.invalidate()
-        time.sleep(0.02)
-
-    def sent(number: int, listener: Listener) -> int:
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        files = write_study(draw_case(np.random.default_rng(number), "chest"), folder, patient=number, small=True)
-        return sum(result.stored for result in send.send_files(files, node(listener)))
-
-    with Listener(settings) as listener, Repeated(deliver), Repeated(work), Repeated(work), Repeated(renew):
+    with Listener(settings) as listener, Repeated(dispatcher), workers[0], workers[1], Repeated(partial(renew, url)):
         acknowledged = 0
         for number in range(studies):
-            acknowledged += sent(number, listener)
+            acknowledged += sent(number, tmp_path / str(number), listener)
             if number % 4 == 3:
                 change(secrets, ("postgres", "redis")[number // 4 % 2])
         wait_until(lambda: count(url, Report) == studies, seconds=60)
