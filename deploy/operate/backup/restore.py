@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text, update
 
 from db.errors import NotPossible
 from db.migrations.upgrade import migrate
-from db.models import Backup, Instance, Job, Report, Study
+from db.models import Backup, FileDeletion, Instance, Job, Report, Study
 from db.reports import complete
 from db.session import engine, reading, transaction
 from db.settings.object_storage import Storage
@@ -182,11 +182,13 @@ def _fetch(source: Bucket | None, kept: Kept, file: BinaryIO) -> Content:
 
 
 def _forget_objects(settings: Settings) -> None:
-    """Without an object storage, note that every file is on local disk."""
+    """Without an object storage, note that every file is on local disk, and that no object is to be deleted."""
     if settings.storage.storage_url is None:
         with transaction(settings.database()) as session:
             moved = update(Instance).where(Instance.object_sha256.is_not(None) | Instance.storage_due_at.is_not(None))
             session.execute(moved.values(object_sha256=None, storage_due_at=None))
+            # Otherwise no file could be deleted any more.
+            session.execute(update(FileDeletion).where(FileDeletion.in_storage).values(in_storage=False))
 
 
 def _compare(name: str, found: Content | str, expected: Content | str) -> None:

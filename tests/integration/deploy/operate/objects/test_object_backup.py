@@ -10,8 +10,9 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from db.models import Instance
-from db.session import engine
+from db.session import engine, transaction
 from db.storage import object_files
+from db.studies.deletion import file_deletions
 from deploy.operate.backup import create, restore
 from deploy.operate.backup.repository import Repository
 from deploy.operate.backup.sealing import BackupDamaged
@@ -107,6 +108,20 @@ def test_restore_without_object_storage_has_local_files(
     other = other.replace(storage_url=None)
     assert restored(other, repository) == 0
     assert content(other) == put.body
+
+
+def test_restore_without_object_storage_can_delete_files(
+    settings: Settings, repository: Repository, other: Settings
+) -> None:
+    with transaction(settings.database()) as session:
+        file_deletions.note_objects(session, ["spool/store/ab/deleted.dcm"])
+    back_up(settings, repository)
+
+    other = other.replace(storage_url=None)
+    assert restored(other, repository) == 0
+    assert file_deletions.delete_files(other) is None
+    with transaction(other.database()) as session:
+        assert not file_deletions.noted(session, ["spool/store/ab/deleted.dcm"])
 
 
 def test_listed_object_is_compared_and_not_copied(
