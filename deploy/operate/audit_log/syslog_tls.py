@@ -192,7 +192,10 @@ def _confirm(tls: ssl.SSLSocket, ends: float, *, alert: bool) -> None:
 
 
 def _unacknowledged(connection: socket.socket) -> int:
-    """Return the number of bytes that the kernel of the other end has not acknowledged."""
+    """Return the number of bytes that the kernel of the other end did not acknowledge; raises OSError after a reset."""
+    # After a reset the number no longer changes.
+    if error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(error, os.strerror(error))
     answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0" * 4)
     return int(struct.unpack("i", answer)[0])
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -23,7 +27,7 @@ from db.models import AuditRow, AuditSyslogSent
 from db.operations import alarms
 from db.session import transaction
 from db.settings import Settings
-from deploy.operate.audit_log import repository_check, sender
+from deploy.operate.audit_log import repository_check, sender, syslog_tls
 from deploy.operate.audit_log.sender import Sender
 from deploy.operate.doctor.doctor import finding_of
 from deploy.operate.doctor.finding import Installation, Level
@@ -182,6 +186,20 @@ def test_repository_that_is_away_loses_nothing_and_raises_an_alarm(tmp_path: Pat
     assert repository.rows() == [(1, 1), (1, 2)]
     with transaction(database_url) as session:
         assert "audit_syslog" not in {alarm.code for alarm in alarms.raised(session, settings)}
+
+
+def test_reset_ends_the_wait_for_a_batch_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        peer, _ = server.accept()
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            while client.send(bytes(1 << 16)):
+                pass
+        assert syslog_tls._unacknowledged(client)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with pytest.raises(ConnectionResetError):
+            syslog_tls._wait(lambda: not syslog_tls._unacknowledged(client), time.monotonic() + 5)
 
 
 def test_sender_that_cannot_start_raises_the_alarm(repository: AuditRepository, database_url: str) -> None:
