@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import itertools
 import socket
 import subprocess
 import threading
@@ -54,6 +55,7 @@ class FakeStorage(ThreadingHTTPServer):
         self.port = self.server_address[1]
         self.objects: dict[str, Put] = {}
         self.uploads: dict[str, tuple[str, Mapping[str, str], dict[int, bytes]]] = {}
+        self.upload_numbers = itertools.count(1)
         self.requests: list[tuple[str, str]] = []
         #: Answers every request with this status.
         self.failing: int | None = None
@@ -216,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 204, b"", {}
 
     def _begin(self, key: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
-        upload = f"u{len(self.server.requests)}"
+        upload = f"u{next(self.server.upload_numbers)}"
         self.server.uploads[upload] = key, self._metadata(), {}
         return 200, f"{XML}<R xmlns='x'><UploadId>{upload}</UploadId></R>".encode(), {}
 
