@@ -43,14 +43,19 @@ OTHER = 4321
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can make another user's folder")
 @pytest.mark.parametrize(
-    ("command", "folder"),
+    ("command", "folder", "remedy"),
     [
-        ("listen", "."),
-        *(pytest.param(name, ".", marks=pytest.mark.slow) for name in ("dispatch", "work", "serve", "up")),
-        pytest.param("listen", "spool", marks=pytest.mark.slow),
+        ("listen", ".", "`chown -R 0 {}`"),
+        *(
+            pytest.param(name, ".", "`chown -R 0 {}`", marks=pytest.mark.slow)
+            for name in ("dispatch", "work", "serve", "up")
+        ),
+        pytest.param("listen", "spool", "give user 0 access to {}", marks=pytest.mark.slow),
     ],
 )
-def test_folder_of_another_user_is_named_with_owner_user_and_command(tmp_path: Path, command: str, folder: str) -> None:
+def test_folder_of_another_user_is_named_with_owner_user_and_command(
+    tmp_path: Path, command: str, folder: str, remedy: str
+) -> None:
     """Without privileges root is refused like any other user, or like root on a squashed NFS mount."""
     place = tmp_path / "data" / folder
     place.mkdir(parents=True)
@@ -71,7 +76,7 @@ def test_folder_of_another_user_is_named_with_owner_user_and_command(tmp_path: P
 
     assert ran.returncode == 2
     assert ran.stderr.count("\n") == 1, ran.stderr
-    for words in (str(place), f"belongs to user {OTHER}", "runs as user 0", f"`chown -R 0 {place.resolve()}`"):
+    for words in (str(place), f"belongs to user {OTHER}", "runs as user 0", remedy.format(place.resolve())):
         assert words in ran.stderr
     # Of the processor: the wall time of a busy machine says nothing.
     assert seconds < 2
