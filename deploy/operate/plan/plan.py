@@ -30,7 +30,11 @@ HOURS_AROUND = 1
 OBJECTS_PER_PROCESS = 700
 #: Bytes in PostgreSQL of a study and of each object of it (docs/deploy.md, Retention), and of the images of a report.
 STUDY_ROWS, OBJECT_ROWS, REPORT_IMAGES = 4_000, 600, 800_000
+#: GiB: limits of the compose file for a worker, and for all other services with monitoring and audit log together; and
+#: the share of a machine's memory that limits may add up to.
+WORKER_MEMORY, OTHER_MEMORY, MEMORY_SHARE = 24, 12, 0.9
 SEED = 1
+MACHINE_MEMORY = math.ceil((WORKER_MEMORY + OTHER_MEMORY) / MEMORY_SHARE)
 #: Replays whose waits count together: the delays of claims are drawn by chance.
 REPLAYS = 5
 
@@ -104,6 +108,7 @@ def needs(load: Load, machine: Machine, retention_days: float) -> list[Need]:
             None if machine.network_bits is None else machine.network_bits / 1e9,
         ),
         Need("processes of the listener", math.ceil(peak * load.objects / OBJECTS_PER_PROCESS), "", None),
+        Need("memory of a machine with a worker and all else", MACHINE_MEMORY, "GiB", None),
         Need("PostgreSQL, with images of reports, a year", load.studies * 365 * rows / 1e12, "TB", None),
     ]
 

@@ -13,6 +13,7 @@ import yaml
 from db.environment import load_settings
 from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
+from deploy.operate.plan import plan
 from tests.tools import tool
 
 REPOSITORY = Path(__file__).parents[3]
@@ -80,6 +81,21 @@ def test_every_service_has_limits_of_memory_processes_cpu_and_logs(services: Doc
         assert "cpus" in service
         assert service["logging"]["driver"] == "local"
         assert int(service["logging"]["options"]["max-file"]) * 20 <= 100, "MB"
+
+
+def test_limits_of_memory_add_up_to_at_most_90_percent_of_the_machine_of_the_plan(services: Document) -> None:
+    # Of the workers, one runs on a machine.
+    limits = {VARIANTS.get(name, name): gibibytes(service["mem_limit"]) for name, service in services.items()}
+
+    assert limits["worker"] == plan.WORKER_MEMORY
+    assert sum(limits.values()) <= plan.WORKER_MEMORY + plan.OTHER_MEMORY
+    assert sum(limits.values()) <= 0.9 * plan.MACHINE_MEMORY
+
+
+def gibibytes(limit: str) -> float:
+    """Return a limit such as 512m, 2g or ${WORKER_MEMORY:-24g} in GiB."""
+    number, unit = re.findall(r"(\d+)([mg])", limit)[-1]
+    return int(number) / (1024 if unit == "m" else 1)
 
 
 def test_images_of_others_are_pinned_by_digest(services: Document) -> None:
