@@ -53,6 +53,11 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def no_password() -> str:
+    """Refuse an encrypted key: OpenSSL would ask for its password at the terminal, and wait."""
+    raise ConfigurationError("the TLS key is encrypted: store it without a password, readable by Prelim's user only")
+
+
 def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authorities: Iterable[Path]) -> None:
     """Load the own certificate, if there is one, and the *authorities* of peers; raises ConfigurationError."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -61,6 +66,6 @@ def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, a
         for path in authorities:
             context.load_verify_locations(path)
         if certificate is not None:
-            context.load_cert_chain(certificate, key)
+            context.load_cert_chain(certificate, key, no_password)
     except OSError as error:
         raise ConfigurationError(f"the TLS certificate, key or CA cannot be loaded: {error}") from error

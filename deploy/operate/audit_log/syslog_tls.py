@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.tls import CIPHERS
+from dicom_listener.receive.tls import CIPHERS, no_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,7 +66,7 @@ class Repository(NamedTuple):
             if audit.audit_syslog_ca is not None:
                 context.load_verify_locations(audit.audit_syslog_ca)
             if audit.audit_syslog_certificate is not None:
-                context.load_cert_chain(audit.audit_syslog_certificate, audit.audit_syslog_key)
+                context.load_cert_chain(audit.audit_syslog_certificate, audit.audit_syslog_key, no_password)
         except OSError as error:
             raise ConfigurationError(f"a file of PRELIM_AUDIT_SYSLOG_* cannot be loaded: {error}") from error
         return context
