@@ -111,13 +111,7 @@ def check_files(directory: Path, manifest: Manifest, *, everything: bool = False
     Files that are unchanged since they were last read are not read again, unless *everything* is set. Raises
     ConfigurationError for the first file that is missing, added or different.
     """
-    present = file_digests.content_files(directory, manifest=FILE_NAME)
-    if missing := manifest.files.keys() - set(present):
-        raise ConfigurationError(f"{directory / min(missing)} is missing: restore it or convert the checkpoint again")
-    if added := set(present) - manifest.files.keys():
-        raise ConfigurationError(
-            f"{directory / min(added)} was added after the manifest was written: remove it, a loader may read it"
-        )
+    present = check_sizes(directory, manifest)
     # Before the files are read: a later change of one must be noticed.
     read = file_digests.identities(directory, present)
     known = {} if everything else file_digests.remembered(directory)
@@ -127,6 +121,28 @@ def check_files(directory: Path, manifest: Manifest, *, everything: bool = False
     if len(known) < len(present):
         file_digests.remember(directory, {name: entry["sha256"] for name, entry in manifest.files.items()}, read)
     return read
+
+
+def check_sizes(directory: Path, manifest: Manifest) -> list[str]:
+    """Compare names and sizes of the files with the manifest, without reading them; return the names.
+
+    Raises ConfigurationError for the first file that is missing, added or of another size.
+    """
+    present = file_digests.content_files(directory, manifest=FILE_NAME)
+    if missing := manifest.files.keys() - set(present):
+        raise ConfigurationError(f"{directory / min(missing)} is missing: restore it or convert the checkpoint again")
+    if added := set(present) - manifest.files.keys():
+        raise ConfigurationError(
+            f"{directory / min(added)} was added after the manifest was written: remove it, a loader may read it"
+        )
+    for name, found in file_digests.identities(directory, present).items():
+        expected = manifest.files[name].get("bytes", found["bytes"])
+        if found["bytes"] != expected:
+            raise ConfigurationError(
+                f"{directory / name} has changed since the manifest was written ({found['bytes']} of {expected} bytes):"
+                " copy it again, restore it or convert the checkpoint again"
+            )
+    return present
 
 
 def check_unchanged(directory: Path, read: Mapping[str, Mapping[str, int]]) -> None:
