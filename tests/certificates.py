@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_certificate(path: Path, key_path: Path, *, days: int, address: str | None = None) -> None:
-    """Write a certificate that ends in *days*, for an IP *address* if one is given, and its private key."""
+def write_certificate(path: Path, key_path: Path, *, days: int, begins: int = -400, address: str | None = None) -> None:
+    """Write a certificate from *begins* to *days* days from now, for an IP *address* if one is given, and its key."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "prelim.test")])
     now = dt.datetime.now(dt.UTC)
     unsigned = x509.CertificateBuilder(subject, subject, private.public_key(), x509.random_serial_number())
-    dated = unsigned.not_valid_before(now - dt.timedelta(days=400)).not_valid_after(now + dt.timedelta(days=days))
+    dated = unsigned.not_valid_before(now + dt.timedelta(days=begins)).not_valid_after(now + dt.timedelta(days=days))
     if address is not None:
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         dated = dated.add_extension(names, critical=False)

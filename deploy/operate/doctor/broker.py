@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from db.jobs import redis_client
 from db.settings import server_urls
@@ -27,12 +27,24 @@ def reachable(installation: Installation) -> Finding:
     place = ", ".join(f"{host}:{port}" if port else host for host, port in server_urls.addresses(url))
     try:
         version = _info(url)["redis_version"]
+    except (AuthenticationError, NoPermissionError) as error:
+        return fault(
+            f"PRELIM_BROKER_URL: {place} refuses user or password ({type(error).__name__})",
+            "correct them in the URL; workers poll the database meanwhile",
+        )
     except (RedisError, OSError) as error:
         return fault(
-            f"PRELIM_BROKER_URL: {place} cannot be reached ({type(error).__name__})",
+            f"PRELIM_BROKER_URL: {place} cannot be reached: {_cause(error, url)}",
             "start Redis there, or unset it to use the embedded one; workers poll the database meanwhile",
         )
     return ok(f"{place}, Redis {version}")
+
+
+def _cause(error: Exception, url: str) -> str:
+    """Return the first line of the client's message, without the password should it quote the URL."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    _, _, password = url.rpartition("@")[0].rpartition(":")
+    return line.replace(password, "***") if password else line
 
 
 def _info(url: str) -> dict[str, Any]:
@@ -76,6 +88,32 @@ def examine_eviction(installation: Installation) -> Finding:
     return fault(f"maxmemory-policy is {policy}", "set `maxmemory-policy noeviction` in redis.conf")
 
 
+def examine_role(installation: Installation) -> Finding:
+    """Find a Redis that refuses messages: a replica, or one that could not write its file."""
+    figures = _figures(installation)
+    if figures.get("role", "master") != "master":
+        return fault("this Redis is a replica, which refuses messages", "name the master, or its sentinels, in the URL")
+    if figures.get("rdb_last_bgsave_status", "ok") != "ok":
+        return fault(
+            "the last snapshot of Redis failed, after which it refuses messages",
+            'free space on its disk; see its log; Prelim needs no snapshots: `save ""` in redis.conf',
+        )
+    return ok("a master, which accepts messages")
+
+
+def examine_encryption(installation: Installation) -> Finding:
+    """Find a Redis of another machine whose password is sent without encryption."""
+    url = installation.broker_url()
+    far = [host for host, _ in server_urls.addresses(url) if not installation.is_near(host)]
+    if not far or url.startswith("rediss://"):
+        return ok("encrypted" if far else "the traffic stays on this machine or between its containers")
+    return warning(
+        f"the traffic to {', '.join(far)} is not encrypted",
+        "turn on TLS in Redis and write rediss:// in PRELIM_BROKER_URL, or use a network of their own; sentinels"
+        " have no TLS",
+    )
+
+
 def examine_memory(installation: Installation) -> Finding:
     """Compare the used memory with the limit of Redis."""
     figures = _figures(installation)
@@ -93,5 +131,7 @@ CHECKS = (
         "broker_persistence", "a restart empties the queue, and jobs start only when sent again", examine_persistence
     ),
     Check("broker_eviction", "Redis would drop messages when its memory is full", examine_eviction),
+    Check("broker_role", "a message that Redis refuses wakes no worker", examine_role),
+    Check("broker_tls", "who listens on the network reads the password of the queue", examine_encryption),
     Check("broker_memory", "a full Redis refuses messages", examine_memory),
 )

@@ -93,6 +93,17 @@ def _names(paths: list[Path]) -> str:
     return " ".join(str(path) for path in paths)
 
 
+def examine_access(installation: Installation) -> Finding:
+    """Find a spool that other users of the machine can enter: Prelim makes it for its owner only."""
+    spool = installation.settings.spool.absolute()
+    if not spool.exists():
+        return ok("no spool yet: the first start creates it for its owner only")
+    closed = [folder for folder in (spool, *spool.parents) if not folder.stat().st_mode & stat.S_IXOTH]
+    if closed:
+        return ok(f"other users cannot enter {closed[0]}")
+    return fault(f"every user can enter {spool}", f"chmod -R go-rwx {installation.settings.operations.data_dir}")
+
+
 def examine_passwords(installation: Installation) -> Finding:
     """Find configured passwords that are missing or short; the generated ones are long."""
     operations = installation.settings.operations
@@ -133,6 +144,7 @@ CHECKS = (
     Check("rules", "the rules decide which studies get a report", examine_rules),
     Check("peers", "an AE title proves nothing: only the address limits who may send", examine_peers),
     Check("secret_files", "who reads a password or key can read every patient's data", examine_secret_files),
+    Check("data_access", "the files of the spool are those of patients", examine_access),
     Check("passwords", "a short password can be guessed by any program in the network", examine_passwords),
     Check("data_owner", "a process cannot write the files of another user", examine_user),
 )

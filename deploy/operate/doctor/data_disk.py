@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 #: File systems in memory, or in the layer of a container: what they hold ends with the machine or the container.
 VOLATILE = frozenset(("tmpfs", "ramfs", "overlay", "aufs"))
+#: File systems of another machine that keep what PostgreSQL and the spool need: hard links, locks, flushes.
+NETWORK = frozenset(("nfs", "nfs4"))
+#: Those of which at least one of these is missing, or depends on settings that cannot be seen here.
+UNSUITABLE = frozenset(
+    (
+        *("9p", "cifs", "exfat", "fuseblk", "smb3", "smbfs", "vboxsf", "vfat", "virtiofs"),
+        *("fuse.encfs", "fuse.gcsfuse", "fuse.geesefs", "fuse.mergerfs", "fuse.mount-s3", "fuse.rclone"),
+        *("fuse.s3fs", "fuse.sshfs"),
+    )
+)
+#: Mount options of NFS with which a write can be lost, and with which locks do not reach other machines.
+SOFT, LOCAL_LOCKS = {"soft", "softerr"}, {"nolock", "local_lock=all", "local_lock=flock", "local_lock=posix"}
 #: Seconds for writing, flushing and linking one small file; a receiver waits for it with each object.
 MAX_PROBE_SECONDS = 0.5
 #: Days of received objects for which there must be room.
@@ -113,28 +125,50 @@ def _remedy(error: OSError) -> str:
 
 
 def examine_file_system(installation: Installation) -> Finding:
-    """Report a data directory in memory or in the layer of a container."""
+    """Report a data directory in memory, in the layer of a container, or on a file system of another machine."""
     directory = existing(installation.settings.operations.data_dir)
-    kind = _file_system(directory, installation.system_file("proc/self/mountinfo") or "")
-    if kind is None:
+    mount = _mount(directory, installation.system_file("proc/self/mountinfo") or "")
+    if mount is None:
         return not_checked("the kernel lists no mounts here")
+    kind, options = mount
     if kind in VOLATILE:
         return fault(
             f"{directory} is on {kind}: its files end with the machine or the container",
             "mount a volume there, or set PRELIM_DATA_DIR to a directory on a disk",
         )
-    return ok(f"{directory} is on {kind}")
+    if kind in UNSUITABLE:
+        return warning(
+            f"{directory} is on {kind}, of which hard links, locks or flushes cannot be relied on",
+            "use a local disk with ext4 or XFS, or NFS 4 mounted with `hard`",
+        )
+    return _on_network(f"{directory} is on {kind}", options) if kind in NETWORK else ok(f"{directory} is on {kind}")
 
 
-def _file_system(directory: Path, mounts: str) -> str | None:
-    """Return the type of the file system with the longest mount point above *directory* (proc(5), mountinfo)."""
-    types = {}
+def _on_network(found: str, options: set[str]) -> Finding:
+    """Judge the options of an NFS mount; those of the export cannot be seen from here."""
+    if lost := options & SOFT:
+        return fault(f"{found}, mounted with `{min(lost)}`: a slow server loses writes", "mount it with `hard`")
+    if local := options & LOCAL_LOCKS:
+        return fault(
+            f"{found}, mounted with `{min(local)}`: listeners of two machines could use the same slot",
+            "mount it without that option",
+        )
+    return not_checked(
+        f"{found}; the server must export it with `sync` and `no_root_squash`, which can be seen there only: otherwise"
+        " its crash loses acknowledged objects"
+    )
+
+
+def _mount(directory: Path, mounts: str) -> tuple[str, set[str]] | None:
+    """Return type and options of the file system with the longest mount point above *directory* (mountinfo)."""
+    found = {}
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
+        kind, *_, options = right.split()
         # Spaces in names are written as octal escapes; later lines hide earlier ones.
-        types[left.split()[4].replace("\\040", " ")] = right.split()[0]
+        found[left.split()[4].replace("\\040", " ")] = kind, set(options.split(","))
     above = [directory, *directory.parents]
-    return next((types[str(path)] for path in above if str(path) in types), None)
+    return next((found[str(path)] for path in above if str(path) in found), None)
 
 
 def examine_growth(installation: Installation) -> Finding:

@@ -10,11 +10,13 @@ from alembic.script import ScriptDirectory
 
 from db import reference
 from db.access import keys
+from db.errors import ConfigurationError
 from db.migrations.upgrade import alembic_config
 from db.operations import alarms, heartbeats, listener_status, progress
 from db.operations.canaries.canaries import MISSED_INTERVALS
 from db.operations.heartbeats import Role
-from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
+from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, not_checked, ok, warning
+from worker.model.checkpoint.manifest import read_manifest
 
 if TYPE_CHECKING:
     from deploy.operate.doctor.finding import Installation
@@ -135,8 +137,10 @@ def examine_index(installation: Installation) -> Finding:
         indexed = {snapshot.model_digest for snapshot in reference.current_snapshots(session)}
         workers = heartbeats.alive(session, Role.WORKER)
         digests = {str(worker.info["model"]) for worker in workers if worker.info.get("model")}
+    if not digests and not indexed:
+        return not_checked("there is no reference index, and no worker is alive")
     if not digests:
-        return not_checked("no worker is alive: its checkpoint is unknown")
+        digests = _of_settings(installation)
     if digests <= indexed:
         return ok("the reference index was built with the checkpoint of the workers")
     state = "was built with another checkpoint" if indexed else "does not exist"
@@ -144,6 +148,14 @@ def examine_index(installation: Installation) -> Finding:
         f"the reference index {state}: reports quote no similar cases and their findings are not measured",
         "run `prelim index build` with the checkpoint of the workers",
     )
+
+
+def _of_settings(installation: Installation) -> set[str]:
+    """Return the digest of the checkpoint that a worker would load here; raises NotChecked."""
+    try:
+        return {read_manifest(installation.settings.checkpoint_directory).digest}
+    except ConfigurationError as error:
+        raise NotChecked("no worker is alive, and there is no valid checkpoint here") from error
 
 
 def examine_erasures(installation: Installation) -> Finding:

@@ -176,6 +176,39 @@ def examine_pooler(installation: Installation) -> Finding:
     )
 
 
+def examine_encryption(installation: Installation) -> Finding:
+    """Find a PostgreSQL of another machine that is reached without TLS, or whose certificate is not verified."""
+    with installation.session() as session:
+        driver = session.connection().connection.driver_connection
+        encrypted, host = driver.pgconn.ssl_in_use, driver.info.host  # type: ignore[union-attr]
+        mode = driver.info.get_parameters().get("sslmode", "prefer")  # type: ignore[union-attr]
+    if installation.is_near(host):
+        return ok("the traffic stays on this machine or between its containers")
+    remedy = "add sslmode=verify-full and sslrootcert=FILE to PRELIM_DATABASE_URL, or use a network of their own"
+    if not encrypted:
+        return warning(f"the traffic to {host} is not encrypted", f"turn on `ssl` of PostgreSQL there; {remedy}")
+    if not mode.startswith("verify"):
+        return warning(f"the traffic to {host} is encrypted, but its certificate is not verified", remedy)
+    return ok(f"the traffic to {host} is encrypted")
+
+
+def examine_log(installation: Installation) -> Finding:
+    """Find a server that writes statements with their values, which are those of patients, to its log."""
+    statements, *durations, length = installation.row(
+        "SELECT current_setting('log_statement'), current_setting('log_min_duration_statement')::interval,"
+        " current_setting('log_min_duration_sample')::interval, current_setting('log_parameter_max_length')"
+    )
+    names = ["log_statement"] if statements in {"mod", "all"} else []
+    limits = ("log_min_duration_statement", "log_min_duration_sample")
+    names += [name for name, limit in zip(limits, durations, strict=True) if limit >= dt.timedelta()]
+    if not names or length == "0":
+        return ok("the server's log has no values of statements")
+    return warning(
+        f"{', '.join(names)}: the server's log has statements with their values",
+        "set log_parameter_max_length to 0 in postgresql.conf, and reload the server",
+    )
+
+
 CHECKS = (
     Check("database", "without PostgreSQL no report is written or read", reachable),
     Check("database_version", "an untested version may plan or lock otherwise", examine_version),
@@ -183,6 +216,8 @@ CHECKS = (
     Check("database_encoding", "names and reports must be stored in every script", examine_encoding),
     Check("database_owner", "`prelim migrate` creates and changes tables", examine_owner),
     Check("database_durability", "otherwise a power cut loses confirmed reports or damages tables", examine_durability),
+    Check("database_tls", "who listens on the network reads patients' data", examine_encryption),
+    Check("database_log", "patients' data in a log is where no access rule protects it", examine_log),
     Check("database_connections", "a process without a connection fails at its work", examine_connections),
     Check("database_transactions", "an open transaction keeps old rows: tables and queries grow", examine_transactions),
     Check("clock", "settle times and waiting times compare the clocks of machines", examine_clock),

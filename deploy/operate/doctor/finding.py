@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import ipaddress
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -117,6 +119,21 @@ class Installation:
     def is_remote(self) -> bool:
         """True if the listener can be reached from other machines."""
         return self.settings.dicom.dicom_host not in {"127.0.0.1", "::1", "localhost"}
+
+    @property
+    def is_container(self) -> bool:
+        """True in a container of Docker, Podman or Kubernetes."""
+        marks = (".dockerenv", "run/.containerenv")
+        return "KUBERNETES_SERVICE_HOST" in os.environ or any((self.root / mark).exists() for mark in marks)
+
+    def is_near(self, host: str) -> bool:
+        """Return whether the traffic to *host* stays on this machine, or in the network of its containers.
+
+        A name without a dot is that of a service there: compose and Kubernetes give such names.
+        """
+        with suppress(ValueError):
+            return ipaddress.ip_address(host).is_loopback
+        return host in {"", "localhost"} or host.startswith("/") or (self.is_container and "." not in host)
 
 
 @dataclass(frozen=True, slots=True)

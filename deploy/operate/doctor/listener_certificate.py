@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import socket
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import NameOID
 
 from db.errors import ConfigurationError
-from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
+from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, not_checked, ok, warning
 from dicom_listener.receive import tls
 
 if TYPE_CHECKING:
@@ -54,15 +56,62 @@ def examine_dates(installation: Installation) -> Finding:
     found = chain(installation.settings.dicom.tls_certificate)
     begins = max(certificate.not_valid_before_utc for certificate in found)
     ends = min(certificate.not_valid_after_utc for certificate in found)
+    authorities = _authorities(installation.settings.dicom.tls_client_ca)
+    ended = [each for each in authorities if each.not_valid_after_utc <= now]
     if begins > now:
         return fault(f"the certificate is valid from {begins:%Y-%m-%d %H:%M} UTC on", "check the clock, or replace it")
     if ends <= now:
         return fault(f"the certificate ended on {ends:%Y-%m-%d}", _RENEW)
+    if ended:
+        level = fault if len(ended) == len(authorities) else warning
+        return level(
+            f"{len(ended)} of {len(authorities)} authorities in PRELIM_TLS_CLIENT_CA have ended: peers with a"
+            " certificate of theirs are refused",
+            "replace them in the file, then send SIGHUP to `prelim listen`",
+        )
     shown = f"the certificate ends on {ends:%Y-%m-%d}, in {(ends - now).days} days"
     return ok(shown) if ends - now > NOTICE else warning(shown, _RENEW)
 
 
 _RENEW = "replace the files, then send SIGHUP to `prelim listen`, which interrupts no association"
+
+
+def _authorities(path: Path | None) -> list[x509.Certificate]:
+    return [] if path is None else chain(path)
+
+
+def examine_names(installation: Installation) -> Finding:
+    """Compare the names in the certificate with the one that modalities use, as far as it is known."""
+    names = _names(chain(installation.settings.dicom.tls_certificate)[0])
+    shown = f"the certificate is for {', '.join(names) or 'no host'}"
+    used = installation.settings.operations.canary_host
+    if used is None and installation.is_container:
+        return not_checked(f"{shown}; PRELIM_CANARY_HOST does not name the address that modalities use")
+    own = used or socket.gethostname()
+    if any(_is_named(own, name, short=used is None) for name in names):
+        return ok(shown)
+    return warning(
+        f"{shown}, and {'modalities use' if used else 'this machine is'} {own}",
+        "order one with that name, or set PRELIM_CANARY_HOST to the name that modalities use",
+    )
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    """Return the DNS names and addresses of a certificate, or its common name if it has none (RFC 6125)."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
+    return [*found.get_values_for_type(x509.DNSName), *addresses]
+
+
+def _is_named(host: str, name: str, *, short: bool) -> bool:
+    """Return whether a name of a certificate is that of *host*; with *short*, its first label suffices."""
+    host, name = host.lower().rstrip("."), name.lower()
+    if name.startswith("*."):
+        return host.partition(".")[2] == name[2:]
+    return host == name or (short and host.partition(".")[0] == name.partition(".")[0])
 
 
 def examine_chain(installation: Installation) -> Finding:
@@ -84,5 +133,6 @@ CHECKS = (
     Check(
         "tls_dates", "modalities refuse a certificate that has ended, and their studies stay with them", examine_dates
     ),
+    Check("tls_names", "a modality that verifies the name refuses a certificate for another one", examine_names),
     Check("tls_chain", "a modality that trusts only the authority needs the certificates in between", examine_chain),
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import resource
 import time
 import zoneinfo
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db import container_limits
@@ -26,6 +28,8 @@ SLOT_BYTES = 128 << 20
 MIN_AVAILABLE = 0.1
 #: Module of each decoder, and the compression that is read with it.
 DECODERS = {"gdcm": "JPEG, JPEG-LS and JPEG 2000", "openjpeg": "JPEG 2000 and HTJ2K"}
+#: Begin of a TZ without a name of a place: an abbreviation and its offset (POSIX.1, 8.3).
+POSIX_RULE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]+>)[+-]?\d")
 #: Overcommit mode of the kernel in which a fork of Redis needs as much memory again (proc(5)).
 STRICT_OVERCOMMIT = "2"
 
@@ -103,10 +107,23 @@ def examine_processors(installation: Installation) -> Finding:
 def examine_time_zone(_: Installation) -> Finding:
     """Require a known time zone: the C library takes UTC for an unknown TZ without an error."""
     name = os.environ.get("TZ", "").lstrip(":")
-    offset = dt.datetime.fromtimestamp(time.time(), dt.UTC).astimezone().strftime("%Z, UTC%z")
-    if name and "/" in name and name.strip("/") not in zoneinfo.available_timezones():
+    now = dt.datetime.fromtimestamp(time.time(), dt.UTC).astimezone()
+    offset = now.strftime("%Z, UTC%z")
+    if name and not _is_known_zone(name, now):
         return warning(f"TZ is {name}, which is unknown here: times are printed as {offset}", "correct TZ, or unset it")
     return ok(f"times are printed in {offset}, and stored as instants")
+
+
+def _is_known_zone(name: str, now: dt.datetime) -> bool:
+    """Return whether the C library knows the zone: a file, a rule as CET-1CEST (POSIX), or a name with its offset."""
+    if name.startswith("/"):
+        return Path(name).is_file()
+    if POSIX_RULE.match(name):
+        return True
+    try:
+        return zoneinfo.ZoneInfo(name).utcoffset(now) == now.utcoffset()
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
 
 
 def examine_decoders(_: Installation) -> Finding:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
 from worker.model.checkpoint import file_digests
-from worker.model.checkpoint.manifest import FILE_NAME, check_files, read_manifest
+from worker.model.checkpoint.manifest import FILE_NAME, check_files, check_sizes, read_manifest
 
 if TYPE_CHECKING:
     from deploy.operate.doctor.finding import Installation
@@ -36,6 +36,7 @@ def examine_digest(installation: Installation) -> Finding:
         return not_checked("there is no checkpoint")
     try:
         manifest = read_manifest(directory)
+        check_sizes(directory, manifest)
         names = file_digests.content_files(directory, manifest=FILE_NAME)
         unread = [name for name in names if name not in file_digests.remembered(directory)]
         if sum((directory / name).stat().st_size for name in unread) > MAX_READ_BYTES:

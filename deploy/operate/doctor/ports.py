@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -25,20 +26,40 @@ def check_port(settings: Settings, host: str, port: str) -> None:
     """Raise ConfigurationError, with the setting's name, if the port cannot be bound."""
     values = settings.by_name()
     address, number = values[host], values[port]
-    if not is_free(address, number):
-        raise ConfigurationError(f"port {number} of {address} is in use: set PRELIM_{port.upper()} to another")
+    if (error := refusal(address, number)) is None:
+        return
+    if unusable := _unusable(error, address, number):
+        raise ConfigurationError(f"PRELIM_{host.upper()}, PRELIM_{port.upper()}: {': '.join(unusable)}")
+    raise ConfigurationError(f"port {number} of {address} is in use: set PRELIM_{port.upper()} to another")
 
 
-def is_free(host: str, port: int) -> bool:
-    """Return whether a server could bind the port now."""
+def refusal(host: str, port: int) -> OSError | None:
+    """Return the error with which a server could not bind the port now; None if it could."""
     with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
         # As the servers do: a port in TIME_WAIT can be bound.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error
+        return None
+
+
+def is_free(host: str, port: int) -> bool:
+    """Return whether a server could bind the port now."""
+    return refusal(host, port) is None
+
+
+def _unusable(error: OSError, host: str, port: int) -> tuple[str, str] | None:
+    """Return why no server of this user can bind the port, and the remedy; None if another program has it."""
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        remedy = f"allow it with `sysctl net.ipv4.ip_unprivileged_port_start={port}`, or forward it to a higher port"
+        return f"port {port} of {host} is for root only", remedy
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine", "see `ip address`; 0.0.0.0 means all of them"
+    if isinstance(error, socket.gaierror):
+        return f"the host name {host} cannot be resolved", "correct it, or give an address"
+    return None
 
 
 def examine_ports(installation: Installation) -> Finding:
@@ -50,10 +71,14 @@ def examine_ports(installation: Installation) -> Finding:
     free, ours = [], []
     for name, (host, port) in SERVERS.items():
         place = f"{values[port]} of {values[host]} ({name})"
-        if is_free(values[host], values[port]):
+        if (error := refusal(values[host], values[port])) is None:
             free.append(place)
         elif answers[name](installation.settings, None):
             ours.append(place)
+        elif unusable := _unusable(error, values[host], values[port]):
+            return fault(
+                f"{unusable[0]} ({name})", f"{unusable[1]}; or set PRELIM_{host.upper()}, PRELIM_{port.upper()}"
+            )
         else:
             return fault(
                 f"port {place} is in use, and no {name} of Prelim answers there",

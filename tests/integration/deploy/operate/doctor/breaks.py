@@ -22,6 +22,7 @@ from db.operations.heartbeats import Role
 from db.session import connect, engine, transaction
 from deploy.embedded.server_process import free_port
 from deploy.operate.doctor import broker, database_server, machine
+from deploy.operate.doctor.finding import Installation
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.launcher.test_pooling import pooled
 from worker.model.checkpoint.manifest import write_manifest
@@ -50,6 +51,17 @@ def no_peers_file(site: Site) -> None:
 
 def world_readable_password(site: Site) -> None:
     site.write("data/postgres/password", "secret", mode=0o644)
+
+
+@contextmanager
+def spool_open_to_all(site: Site) -> Iterator[None]:
+    """A data directory that everyone can enter; the test's own is below one that others cannot."""
+    with tempfile.TemporaryDirectory(dir=OTHER_FILE_SYSTEM) as folder:
+        site.values["data_dir"] = Path(folder)
+        (Path(folder) / "spool").mkdir()
+        for each in (Path(folder), Path(folder) / "spool"):
+            each.chmod(0o755)
+        yield
 
 
 def short_password(site: Site) -> None:
@@ -146,6 +158,10 @@ def certificate_that_ends(site: Site) -> None:
     site.certificate(days=20)
 
 
+def certificate_of_another_name(site: Site) -> None:
+    site.values["canary_host"] = "dicom.hospital.example"
+
+
 def foreign_certificate_in_the_chain(site: Site) -> None:
     other = site.certificate(days=365, name="other.pem", key="other-key.pem")
     chain = site.path / "certificate.pem"
@@ -197,6 +213,19 @@ def commits_that_do_not_wait(site: Site) -> None:
     with closing(connect(site.values["database_url"])) as connection:
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
     # Open sessions keep their settings.
+    engine(site.values["database_url"]).dispose()
+
+
+def far_away(site: Site) -> None:
+    """The servers are on other machines, and speak no TLS."""
+    site.patch.setattr(Installation, "is_near", lambda *_: False)
+
+
+def statements_in_the_log(site: Site) -> None:
+    name = make_url(site.values["database_url"]).database
+    with closing(connect(site.values["database_url"])) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET log_statement = 'mod'".encode())
+        connection.execute(f"ALTER DATABASE {name} SET log_parameter_max_length = -1".encode())
     engine(site.values["database_url"]).dispose()
 
 
@@ -292,6 +321,17 @@ def other_release_of_redis(site: Site) -> None:
     site.patch.setattr(broker, "MIN_VERSION", (99, 0))
 
 
+@contextmanager
+def replica(site: Site) -> Iterator[None]:
+    """Redis follows a master that does not exist, until the end of the test."""
+    with redis.Redis.from_url(site.values["broker_url"]) as client:
+        client.replicaof("127.0.0.1", free_port())
+        try:
+            yield
+        finally:
+            client.replicaof("NO", "ONE")
+
+
 def configured(name: str, value: str) -> Callable[[Site], Any]:
     """Return a break that configures Redis otherwise until the end of the test."""
 
@@ -359,6 +399,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "rules": invalid_rules,
     "peers": no_peers_file,
     "secret_files": world_readable_password,
+    "data_access": spool_open_to_all,
     "passwords": short_password,
     "data_owner": data_of_another_user,
     "disk_space": full_disk,
@@ -379,6 +420,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "dicom_address": listener_on_loopback,
     "tls": key_of_another_certificate,
     "tls_dates": certificate_that_ends,
+    "tls_names": certificate_of_another_name,
     "tls_chain": foreign_certificate_in_the_chain,
     "database": unreachable_database,
     "database_version": other_release_of_postgres,
@@ -386,6 +428,8 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "database_encoding": database_without_unicode,
     "database_owner": user_who_owns_nothing,
     "database_durability": commits_that_do_not_wait,
+    "database_tls": far_away,
+    "database_log": statements_in_the_log,
     "database_connections": too_many_slots,
     "database_transactions": open_transaction,
     "clock": wrong_clock,
@@ -405,6 +449,8 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "broker_version": other_release_of_redis,
     "broker_persistence": configured("appendonly", "no"),
     "broker_eviction": configured("maxmemory-policy", "allkeys-lru"),
+    "broker_role": replica,
+    "broker_tls": far_away,
     "broker_memory": configured("maxmemory", "{used}"),
     "storage": storage_that_is_away,
     "storage_condition": storage_without_conditions,

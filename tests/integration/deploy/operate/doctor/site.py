@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.object_storage import FakeStorage
 
 MEMORY = "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB\n"
-MOUNTS = "29 1 254:0 / / rw,relatime - {kind} /dev/vda rw\n"
+MOUNTS = "29 1 254:0 / / rw,relatime - {kind} /dev/vda rw{options}\n"
 PASSWORD = "correct-horse-battery"
 #: Lines of torch/version.py of the package index's build, whose package has the version 2.13.0 without a suffix.
 CUDA_BUILD = "__version__ = '2.13.0'\ndebug = False\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
@@ -68,9 +68,10 @@ class Site:
         path.chmod(mode)
         return path
 
-    def mount(self, kind: str) -> None:
+    def mount(self, kind: str, *options: str) -> None:
         """Make the kernel list one file system of this type."""
-        self.write("root/proc/self/mountinfo", MOUNTS.format(kind=kind))
+        after = "".join(f",{option}" for option in options)
+        self.write("root/proc/self/mountinfo", MOUNTS.format(kind=kind, options=after))
 
     def certificate(self, *, days: int, name: str = "certificate.pem", key: str = "key.pem") -> bytes:
         """Write a self-signed certificate that ends in *days*, and its key."""
