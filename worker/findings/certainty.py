@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from worker.findings import lexicon, triggers
+
+if TYPE_CHECKING:
+    from worker.findings.listing import Verdict
 
 Certainty = Literal["present", "uncertain", "absent"]
 
@@ -29,6 +32,12 @@ _FRESH = re.compile(rf"\s*(?:(?:an?|the)\b|{lexicon.SIZE.pattern})")
 JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )with|but|however|nor)\b|;")
 #: Between two findings of which one is meant.
 _ALTERNATIVE = re.compile(r"\s*(?:\w+\s+){0,3}(?:and/)?or\s+(?:\w+\s+){0,3}")
+_EMPTY_BOX = re.compile(r"\[\s*\]|\u2610")
+#: Between a sign of a finding and its doubted name.
+_DOUBTFUL_CAUSE = re.compile(
+    r",?\s*(?:which |that )?(?:may|might|could|possibly|probably|likely)\b[^,;]*\b"
+    r"(?:represent|reflect|indicate|suggest|due to|be an?)\w*\b[^,;]*"
+)
 #: Between the findings of a list that is denied as a whole: "pneumothorax, effusion: none".
 _ENUMERATED = re.compile(r"(?:\s|,|/|\b(?:and|or|acute|focal)\b)*")
 #: Side right after a trigger: "not seen on the right".
@@ -52,10 +61,10 @@ def blanked(sentence: str, spans: list[tuple[int, int]]) -> str:
     return sentence
 
 
-def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty | None:
+def certainty(sentence: str, mention: re.Match[str], after: int, verdict: Verdict | None) -> Certainty | None:
     """Return the certainty of a mention, None of one in the patient's history.
 
-    *after* is the offset of the next mention, or the end of the sentence.
+    *after* is the offset of the next mention, or the end of the sentence; *verdict* that of a list with the mention.
     """
     start = max((found.end() for found in triggers.TERMINATION.finditer(sentence, 0, mention.start())), default=0)
     # From the mention on: "no, but there is an effusion" must not end the negation at its own trigger.
@@ -63,25 +72,27 @@ def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty | 
     end = termination.start() if termination else len(sentence)
     clause, here = sentence[start:end], mention.start() - start
 
-    def follows(behind: re.Pattern[str]) -> bool:
-        return _follows(behind, sentence, mention.end(), after, end)
+    def follows(behind: re.Pattern[str], meaning: Certainty) -> bool:
+        if verdict in (None, "own"):
+            return _follows(behind, sentence, mention.end(), after, min(end, after) if verdict else end)
+        return verdict == meaning
 
-    if _no_evidence(clause, here) or _is_listed(sentence, mention):
+    if _no_evidence(clause, here) or (not verdict and _is_listed(sentence, mention)):
         return "absent"
     history = _reaching(triggers.HISTORY, clause, here)
     if history and not triggers.HISTORY_END.search(clause, history.end(), here):
         return None
-    if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY):
+    if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY, "uncertain"):
         return "uncertain"
     doubt, denial = _reaching(triggers.UNCERTAINTY, clause, here), _reaching(triggers.NEGATION, clause, here)
     if doubt and denial and "," in clause[doubt.end() : max(denial.start(), doubt.end())]:
         # "Suspicious for pneumonia, no pneumothorax": the denial begins a part of its own.
         doubt = None
-    if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and follows(triggers.POST_NEGATION)):
+    if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and follows(triggers.POST_NEGATION, "absent")):
         return "uncertain"
-    if denial or _NOT.search(mention.group()) or follows(triggers.POST_NEGATION):
+    if (denial and verdict != "present") or _NOT.search(mention.group()) or follows(triggers.POST_NEGATION, "absent"):
         return "absent"
-    return "uncertain" if _is_alternative(sentence, mention) else "present"
+    return "uncertain" if _is_left_open(sentence, mention) else "present"
 
 
 def _no_evidence(clause: str, here: int) -> bool:
@@ -97,12 +108,18 @@ def _is_listed(sentence: str, mention: re.Match[str]) -> bool:
     return bool(denial and _ENUMERATED.fullmatch(between))
 
 
-def _is_alternative(sentence: str, mention: re.Match[str]) -> bool:
-    """Return whether the mention or another one is meant: "atelectasis or pneumonia"."""
+def _is_left_open(sentence: str, mention: re.Match[str]) -> bool:
+    """Return whether the mention or another one is meant, or a box of a form beside it is empty.
+
+    Also a sign of what is named next and doubted: "the costophrenic angle is blunted, which may be due to an effusion".
+    """
     following = lexicon.MENTION.search(sentence, mention.end())
     earlier = [*lexicon.MENTION.finditer(sentence, 0, mention.start())]
+    same = following and following.lastgroup == mention.lastgroup
     return bool(
-        (following and _ALTERNATIVE.fullmatch(sentence, mention.end(), following.start()))
+        _EMPTY_BOX.search(sentence)
+        or (following and same and _DOUBTFUL_CAUSE.fullmatch(sentence, mention.end(), following.start()))
+        or (following and _ALTERNATIVE.fullmatch(sentence, mention.end(), following.start()))
         or (earlier and _ALTERNATIVE.fullmatch(sentence, earlier[-1].end(), mention.start()))
     )
 

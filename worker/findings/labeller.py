@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from worker.findings import lexicon, triggers
 from worker.findings.attributes import Context, last_side, with_both_sides
 from worker.findings.certainty import blanked, without_false_negations
 from worker.findings.certainty import certainty as certainty_of
+from worker.findings.listing import listed, verdict
+from worker.findings.replies import only_names, reply
 from worker.findings.sections import parts
 from worker.findings.spelling import plain
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from worker.findings.certainty import Certainty
+    from worker.findings.listing import Verdict
     from worker.findings.sections import Part, Section
     from worker.findings.spelling import Plain
 
+    #: Verdict of a list on the mention at an offset.
+    OfList = Callable[[int], Verdict | None]
+
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "10"
+LABELLER_VERSION = "11"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,23 +73,82 @@ def sentences(text: str, section: Section = "findings") -> tuple[Sentence, ...]:
     *section* is where *text* begins; a heading in it begins another. History, indication and comparison neither affirm
     nor deny: their mentions are uncertain ones only.
     """
-    found, side, readable, denies = [], "", "", False
-    for part in parts(text, section):
-        denies = part.continues and (denies or triggers.NEGATION.search(readable) is not None)
-        words = plain(text[part.start : part.end])
-        readable = without_false_negations(with_both_sides(words.text))
-        own = _mentions(readable, side, part, words)
-        mentions = tuple(map(_doubted, own) if denies else own)
-        found.append(Sentence(part.section, part.start, part.end, text[part.start : part.end], mentions))
-        side = last_side(readable, side)
+    found: list[Sentence] = []
+    words: list[str] = []
+    side = ""
+    for divided in _undivided(parts(text, section)):
+        read = [_read(text, part) for part in divided]
+        lists = listed(" ".join(reading.words for reading in read))
+        at, denies = 0, False
+        for reading in read:
+            own = _mentions(reading, side, partial(verdict, lists, at))
+            found.append(reading.sentence(text, map(_doubted, own) if denies else own))
+            words.append(reading.words)
+            denies = denies or triggers.NEGATION.search(reading.words) is not None
+            side = last_side(reading.words, side)
+            at += len(reading.words) + 1
+    _answer(found, words)
     return tuple(found)
 
 
-def _mentions(sentence: str, earlier_side: str, part: Part, words: Plain) -> Iterator[Mention]:
-    """Yield the mentions in a sentence; of the context only uncertain ones."""
-    for label, start, end in _labelled(sentence, earlier_side):
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A part of a text, its plain words with their offsets, and the words that the rules read, of equal length."""
+
+    part: Part
+    plain: Plain
+    words: str
+
+    def sentence(self, text: str, mentions: Iterable[Mention]) -> Sentence:
+        start, end = self.part.start, self.part.end
+        return Sentence(self.part.section, start, end, text[start:end], tuple(mentions))
+
+
+def _read(text: str, part: Part) -> _Reading:
+    words = plain(text[part.start : part.end])
+    return _Reading(part, words, without_false_negations(with_both_sides(words.text)))
+
+
+def _undivided(found: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield the parts of each sentence."""
+    divided: list[Part] = []
+    for part in found:
+        if divided and not part.continues:
+            yield divided
+            divided = []
+        divided.append(part)
+    if divided:
+        yield divided
+
+
+def _answer(found: list[Sentence], words: list[str]) -> None:
+    """Change in *found* what later sentences deny or affirm: "Effusion. Nodule. None of these is seen."."""
+    for number, sentence in enumerate(found[1:], 1):
+        after_colon = words[number - 1].endswith(":")
+        answer = None if sentence.mentions else reply(words[number], after_colon=after_colon)
+        if answer is None:
+            continue
+        certain = after_colon or answer == "none of these"
+        certainty: Certainty = "present" if answer == "value" else "absent" if certain else "uncertain"
+        for at in range(number - 1, -1, -1):
+            earlier = found[at]
+            if earlier.section != sentence.section or not earlier.mentions or not only_names(words[at]):
+                break
+            found[at] = replace(earlier, mentions=tuple(_as(mention, certainty) for mention in earlier.mentions))
+            if answer != "none of these":
+                break
+
+
+def _as(mention: Mention, certainty: Certainty) -> Mention:
+    return replace(mention, label=replace(mention.label, certainty=certainty))
+
+
+def _mentions(reading: _Reading, earlier_side: str, of_list: OfList) -> Iterator[Mention]:
+    """Yield the mentions in a part; of the context only uncertain ones."""
+    part = reading.part
+    for label, start, end in _labelled(reading.words, earlier_side, of_list):
         if part.section != "context" or label.certainty == "uncertain":
-            first, last = words.span(start, end)
+            first, last = reading.plain.span(start, end)
             yield Mention(label, part.start + first, part.start + last)
 
 
@@ -90,7 +156,7 @@ def _doubted(mention: Mention) -> Mention:
     """Return an affirmed mention as an uncertain one: a denial before the division of its sentence may reach it."""
     if mention.label.certainty != "present":
         return mention
-    return replace(mention, label=replace(mention.label, certainty="uncertain"))
+    return _as(mention, "uncertain")
 
 
 def labels(text: str) -> list[Label]:
@@ -128,14 +194,14 @@ def _is_more_specific(other: Label, label: Label) -> bool:
     return all(mine in ("", theirs) for theirs, mine in pairs)
 
 
-def _labelled(sentence: str, earlier_side: str) -> Iterator[tuple[Label, int, int]]:
+def _labelled(sentence: str, earlier_side: str, of_list: OfList) -> Iterator[tuple[Label, int, int]]:
     """Yield each label of a sentence in plain words, with the offsets of the finding's words."""
     found = [*lexicon.MENTION.finditer(sentence)]
     for number, mention in enumerate(found):
         before = found[number - 1].end() if number else 0
         following = found[number + 1] if number + 1 < len(found) else None
         after = following.start() if following else len(sentence)
-        certainty = certainty_of(sentence, mention, after)
+        certainty = certainty_of(sentence, mention, after, of_list(mention.start()))
         if certainty is None:
             continue
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]

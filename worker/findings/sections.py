@@ -30,11 +30,13 @@ _HEADING = re.compile(
 )
 #: Number or bullet of a list item, which is part of no sentence.
 _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*\u2022\u2013])\s+")
-#: Not after a question mark that precedes its finding: "? nodule". A wrapped line goes on in lower case.
+#: Not after a question mark that precedes its finding: "? nodule". A wrapped line goes on in lower case, unless it and
+#: the line before are rows of a table: "effusion: none", "nodule: 4 mm".
 _END = re.compile(
     r"(?<=[.!])\s+|(?<=\w\?)\s+(?!(?:[Nn](?:one|il|ot|o\s*\.)|[Aa]bsent)\b)|"
-    r"\s*\n\s*(?![a-z(\s])|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])"
+    r"\s*\n\s*(?![a-z(\s])|(?P<row>\s*\n\s*(?=[a-z][a-z /-]{2,40}[:=|]))|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])"
 )
+_VALUE = re.compile(r"[:=|]")
 #: Characters of a sentence. A longer one is divided, at a comma if there is one: the rules compare each mention with
 #: all others, and a text without full stops must not occupy a worker for hours.
 MAX_SENTENCE = 500
@@ -80,7 +82,8 @@ def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int, bool
     """Yield the spans of the sentences as `_divided` does."""
     begin = start
     for boundary in _END.finditer(text, start, end):
-        if _ABBREVIATED.search(text[begin : boundary.start()]):
+        sentence = text[begin : boundary.start()]
+        if _ABBREVIATED.search(sentence) or (boundary["row"] and not _VALUE.search(sentence)):
             continue
         yield from _divided(text, begin, boundary.start())
         begin = boundary.end()

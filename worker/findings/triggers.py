@@ -5,24 +5,38 @@ from __future__ import annotations
 import re
 
 #: Participles of a finding that is no longer present.
-_RESOLVED = (
+RESOLVED = (
     r"(?:resolved|healed|cleared|removed|stopped|taken out|ceased|withdrawn|pulled|explanted|extracted|"
-    r"retrieved|evacuated|"
-    r"resected|excised|discontinued|disappeared|subsided|gone)"
+    r"retrieved|evacuated|resected|excised|discontinued|disappeared|subsided|gone(?! (?:down|up)\b)|"
+    r"(?:replaced|exchanged) (?:by|with|for))"
 )
+_REMOVAL = r"removal|evacuation|resection|excision|explantation|extraction|withdrawal"
 _BE = r"(?:is|are|was|were|has|have|had|been)"
 #: After "unlikely", between a sign and its cause: the cause is denied.
-_CAUSING = r" to (?:represent|reflect|indicate|be due to)"
+CAUSING = r" to (?:represent|reflect|indicate|be due to)"
+#: Participles of a finding that is visible.
+SEEN = (
+    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|noted|"
+    r"appreciated|observed|discernible|recogni[sz]ed|developed|confirmed|recurred|reaccumulated|suspected|"
+    r"a feature|in evidence)"
+)
+_DATE = (
+    r"(?:(?:19|20)\d\d\b|\d{1,2}[/.]\d|"
+    r"(?:january|february|march|april|may|june|july|august|september|october|november|december)\b)"
+)
 #: Phrases that resemble a negation; blanked before the search for negations.
 PSEUDO_NEGATION = re.compile(
     r"\bno (?:significant |interval |appreciable |obvious |relevant )*"
     r"(?:change|increase|decrease|improvement|worsening|progression)\b"
     r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
-    rf"{_RESOLVED}\b"
+    rf"{RESOLVED}\b"
     r"|\b(?:near(?:ly)?[- ]complete|almost complete|incomplete|partial) (?:resolution|clearing|removal)(?: of)?\b"
     r"|\bfail(?:s|ed|ure) to (?:resolve|clear|disappear|heal)\b|\bno interval removal of\b"
     r"|\bnot (?:yet )?(?:seen|present|visible|identified|noted|there) (?:before\b|previously|earlier|"
-    r"on (?:the )?(?:earlier|previous|prior|last|old)\b)"
+    r"on (?:the )?(?:earlier|previous|prior|last|old)\b|in (?:an? )?(?:earlier|previous|prior)\b|"
+    rf"(?:in|on) (?:\d{{1,2}} )?(?:early |late )?{_DATE}|at that time|last (?:week|month|year)|"
+    r"\w+ (?:days?|weeks?|months?|years?) ago)"
+    rf"|\bnot (?:previously|formerly) {SEEN}"
     r"|\bunlikely to be (?:malignant|benign|significant|relevant|acute|traumatic|infectious|infective)\b"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b|\b(?:not|never) (?:without|free of|clear of|devoid of)\b"
@@ -30,11 +44,12 @@ PSEUDO_NEGATION = re.compile(
 #: A negation of a negation: "no evidence that the effusion has resolved". Groups a and b are blanked.
 DOUBLE_NEGATION = re.compile(
     rf"\b(?P<a>(?:no|not|cannot|can't|never|neither)\b[^,;:]{{0,40}}?\bthat\b)[^;:]*?"
-    rf"(?P<b>\b{_BE} (?:been |now )?(?:\w+ly )?(?:{_RESOLVED}|absent|excluded|no longer \w+))\b"
+    rf"(?P<b>\b{_BE} (?:been |now )?(?:\w+ly )?(?:{RESOLVED}|absent|excluded|no longer \w+))\b"
 )
 #: A colon between a negation and the list that it denies.
 NEGATED_LIST = re.compile(
-    r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)(?: the following(?: (?:is|are) \w+)?)?|"
+    r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)"
+    r"(?: (?:(?:any|all|each) )?(?:of )?the following(?: (?:is|are) \w+| \w+)?)?|"
     r"^(?:resolved|removed|cleared|no longer seen)|(?:are|is) absent|^absent|"
     r"^excluded|ruled out|the following (?:are|were) (?:absent|excluded|not (?:seen|present|identified))|no)"
     r"(?P<colon>\s*:)"
@@ -46,10 +61,13 @@ _ATTRIBUTE = (
 )
 #: Before the finding.
 NEGATION = re.compile(
+    rf"\b(?:(?:absent|(?:not|no longer) \w+|excluded|{RESOLVED})(?: bilaterally)?,? (?:and )?(?:as|so) "
+    r"(?:is|are|was|were|has|have)\b)|"
     r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|"
-    rf"unlikely{_CAUSING}|rather than|instead of|denies|mimics?|mimicking|simulat(?:es|ing)|"
-    r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
-    r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|removal of|"
+    rf"unlikely{CAUSING}|rather than|instead of|denies|mimics?|mimicking|simulat(?:es|ing)|"
+    r"nor|neither|never|nil|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
+    r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|"
+    rf"(?:{_REMOVAL}) of|"
     rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}"
     r"(?:resolved|removed|absent|cleared|unlikely|excluded|healed(?= (?:\w+ )?ulcer))\b"
 )
@@ -61,39 +79,40 @@ HISTORY = re.compile(
 )
 #: Ends a history.
 HISTORY_END = re.compile(r"\b(?:with|now|today|presents?|presenting|shows?|currently)\b")
-_SEEN = (
-    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|noted|"
-    r"appreciated|observed|discernible|recogni[sz]ed|developed|confirmed|recurred|reaccumulated|suspected|"
-    r"a feature|in evidence)"
-)
+#: Not after SEEN: "not seen to enhance" denies a property.
+NOT_TO = r"(?! to (?!the\b|date\b)\w)"
 #: After the finding.
 POST_NEGATION = re.compile(
     rf"\b(?:{_BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
-    rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{_SEEN}"
-    rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)|neither {_SEEN}"
-    rf"|{_RESOLVED}|unlikely(?!{_CAUSING}\b)|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+    rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{SEEN}{NOT_TO}"
+    rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?<!to be )(?<!should be )(?<!must be )"
+    rf"(?:excluded|ruled out)|neither {SEEN}"
+    rf"|{RESOLVED}|unlikely(?!{CAUSING}\b)|no longer (?:{SEEN}|there|in place|in situ|persists?)|seen neither"
+    r"|not(?=\s*[.,;]))\b"
 )
 #: The same without a verb: "pneumothorax, resolved".
-PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_RESOLVED}|unlikely)\b")
+PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{RESOLVED}|unlikely)\b")
 #: Words between a conjunction and a trigger that applies to the finding before it: a place, or its own verb.
 PLACE = re.compile(
     r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
 )
 CONTINUED = re.compile(
-    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|all|both|each|it|they|to|be|is)\b\s*)*"
+    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|all|both|each|it|they|to|"
+    rf"be|is)\b\s*)*"
 )
 #: After the finding, or after a list of findings, as in "Pneumothorax, effusion: none".
 LIST_NEGATION = re.compile(
-    rf"\s*[?:=;,\u2013-]?\s*(?:none(?: (?:is|are|was|were))?(?: {_SEEN})?|nil|absent|negative|no|neither|not {_SEEN})"
+    rf"\s*[?:=;,\u2013-]?\s*(?:none(?: (?:is|are|was|were))?(?: {SEEN})?|nil|absent|negative|no|neither|not {SEEN})"
     r"\s*(?:[.,;]|$|today|now)|\s*\((?:none|nil|absent|negative|no|not seen|-)\)|"
-    r"[- ]free\b|\s+(?:removal|extraction|explantation|resection)\b"
+    r"(?<=\w)[- ]free\b(?! (?:\w+ ){0,2}(?:air|gas|fluid))|"
+    r"(?<=\w)\s+(?:removal|extraction|explantation|resection)\b(?! of)"
 )
 #: Begins a new clause after a comma, which an earlier negation does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
 #: Begins words about another finding, which an earlier negation does not reach: "no necrosis within the tumour".
 BESIDE = r"\s+(?:within|adjacent to|around|surrounding|next to|beside|due to) (?:an?|the|this)\b"
 #: Before a list of which "and the" joins the items: "removal of the line and the tube".
-REMOVAL = re.compile(r"removal of|resolution of")
+REMOVAL = re.compile(rf"(?:{_REMOVAL}|resolution) of")
 VERB = re.compile(r"\b(?:is|are|was|were|has|have|remains?|persists?)\b")
 ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
 #: After a finding without a list before it.
@@ -115,7 +134,10 @@ UNCERTAINTY = re.compile(
     r"(?:can(?:not|'t)|unable to|not possible to|difficult to|hard to) (?:entirely |completely |fully |reliably )?"
     r"(?:exclude|rule out)|(?:to |please )?(?:exclude|rule out)|not (?:exclude|rule out)|"
     r"(?:evaluat(?:e|ion)|assess(?:ment)?|look|check) for|consider|favou?rs?|"
-    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presum(?:ed|ably)|query|in question|"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|until|once|(?:suggestion|hint) of|presum(?:ed|"
+    r"ably)|query|in question|"
+    r"(?:distinguished|differentiated|distinguishable) from|"
+    r"not (?:diagnostic|specific|conclusive|pathognomonic|typical) (?:of|for)|"
     r"whether|can(?:not|'t) be (?:said|sure|certain|assumed|guaranteed)|not (?:sure|certain|clear|known) (?:that|if)|"
     r"(?:unclear|uncertain) if|if|unless|in (?:the )?(?:case|event) of|should (?:an?|any|there|new|further|the))\b|"
     r"^\s*should\b|^\s*were (?:an?|there|the)\b|"
@@ -130,16 +152,20 @@ POST_UNCERTAINTY = re.compile(
     r"favou?red)|"
     r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
     r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
+    r"(?:should|must|could|may|might|can|to) be (?:considered|sought|suspected)|"
+    r"(?:should|must|to) be (?:excluded|ruled out)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
     r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
     r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured)|"
     r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
+    r"was (?:\w+ )?(?:seen|present|noted|visible) (?:on|in) (?:the |an? )?(?:previous|prior|earlier|last|old) (?:\w+ )?"
+    r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?=\s*[.;]?\s*$)|"
     r"if (?:present|any|real)|versus|vs\.?)\b"
 )
 _TERMINATION = (
     r"however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
     r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|"
-    r"(?<!that )(?<!whether )(?<!if )there (?:is|are)|(?<!on )which"
+    r"(?<!that )(?<!whether )(?<!if )(?<!unless )there (?:is|are)|(?<!on )which"
 )
 #: Ends the scope of a negation or uncertainty before the finding.
 TERMINATION = re.compile(rf"\b(?:but|{_TERMINATION})\b|[;:]|\s[\u2013\u2014-]\s")
