@@ -6,8 +6,9 @@ from __future__ import annotations
 ABBREVIATIONS = {
     # Findings.
     "ptx": "pneumothorax", "ptxs": "pneumothoraces", "pnx": "pneumothorax", "htx": "haemothorax",
-    "hptx": "hydropneumothorax", "pna": "pneumonia", "chf": "heart failure", "atel": "atelectasis",
-    "consol": "consolidation", "opac": "opacity",
+    "hptx": "hydropneumothorax", "pna": "pneumonia", "chf": "heart failure", "ccf": "heart failure",
+    "lvf": "heart failure",
+    "atel": "atelectasis", "consol": "consolidation", "opac": "opacity",
     "eff": "effusion", "effs": "effusions", "sdh": "subdural haematoma", "sdhs": "subdural haematomas",
     "ich": "intracranial haemorrhage", "iph": "intraparenchymal haemorrhage", "sah": "subarachnoid haemorrhage",
     "ivh": "intraventricular haemorrhage", "edh": "epidural haematoma", "cva": "infarct", "mls": "midline shift",
@@ -19,12 +20,16 @@ ABBREVIATIONS = {
     "ij": "jugular", "ijv": "jugular", "scv": "subclavian",
     # Places.
     "rul": "right upper lobe", "rml": "right middle lobe", "rll": "right lower lobe", "lul": "left upper lobe",
-    "lll": "left lower lobe", "rt": "right", "lt": "left", "bilat": "bilateral", "b/l": "bilateral", "bil": "bilateral",
+    "lll": "left lower lobe", "ruz": "right upper zone", "rmz": "right middle zone", "rlz": "right lower zone",
+    "luz": "left upper zone", "lmz": "left middle zone", "llz": "left lower zone",
+    "rhs": "right side", "lhs": "left side", "rt": "right", "lt": "left", "bilat": "bilateral",
+    "b/l": "bilateral", "bil": "bilateral",
     "cp": "costophrenic", "cpa": "costophrenic angle", "cpas": "costophrenic angles",
     # Certainty and time.
-    "r/o": "rule out", "h/o": "history of", "hx": "history", "s/p": "status post", "w/o": "without", "wo": "without",
+    "r/o": "rule out", "h/o": "history of", "hx": "history", "s/p": "status post", "w/o": "without", "w/out": "without",
+    "wo": "without",
     "w/": "with", "neg": "negative", "c/w": "consistent with", "poss": "possible",
-    "prob": "probable", "d/t": "due to", "s/o": "suspicion of", "&": "and",
+    "prob": "probable", "d/t": "due to", "s/o": "suspicion of", "e/o": "evidence of", "ddx": "differential", "&": "and",
     # Sizes.
     "mod": "moderate", "sm": "small", "lg": "large",
 }  # fmt: skip

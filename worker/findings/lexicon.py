@@ -11,75 +11,89 @@ import re
 FINDINGS: tuple[tuple[str, str], ...] = (
     ("hydropneumothorax", r"(?:hydro|ha?emo)-?pneumothora(?:x|ces)"),
     ("pneumothorax", r"pneumothora(?:x|ces)"),
-    ("pneumomediastinum", r"pneumomediastinum"),
+    ("pneumomediastinum", r"pneumomediastinum|mediastinal (?:emphysema|air|gas)"),
     ("free air", (
-        r"free (?:intraperitoneal |intra-abdominal |subdiaphragmatic |abdominal |peritoneal )*(?:air|gas)|"
-        r"pneumoperitoneum|subdiaphragmatic (?:free )?(?:air|gas)|"
+        r"free (?:intraperitoneal |intra-abdominal |subdiaphragmatic |subphrenic |abdominal |peritoneal )*(?:air|gas)|"
+        r"pneumoperitoneum|sub(?:diaphragmatic|phrenic) (?:free )?(?:air|gas)|"
         r"(?:air|gas) (?:is |was )?(?:seen |present |noted |visible )?(?:under|below|beneath|underneath) "
         r"(?:the |either |both |left |right |domes? of )*(?:hemi)?diaphragms?"
     )),
-    ("subcutaneous emphysema", r"(?:subcutaneous|surgical|soft tissue) (?:emphysema|air|gas)"),
+    ("subcutaneous emphysema", r"(?:subcutaneous|surgical|soft[- ]tissue|chest wall) (?:emphysema|air|gas)"),
     ("emphysema", r"emphysema(?:tous)?"),
     ("pleural effusion", (
-        r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|(?:hydro|ha?emo)thora(?:x|ces)|"
+        r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|pleural (?:fluid )?collections?|"
+        r"(?:hydro|ha?emo)thora(?:x|ces)|"
         r"fluid in (?:the )?(?:\w+ )?pleural (?:space|cavity)|layering (?:pleural )?fluid|"
+        r"fluid in (?:the )?(?:\w+ ){0,2}fissures?|"
         r"blunt(?:ing|ed)(?: of)? (?:\w+ ){0,2}costophrenic (?:angles?|recess(?:es)?|sulc(?:us|i))|"
         r"costophrenic (?:angles?|recess(?:es)?|sulc(?:us|i)) (?:is |are |appears? )?(?:both |not |mildly |slightly )*"
-        r"blunt(?:ed|ing)"
+        r"(?:blunt(?:ed|ing)|obliterated|effaced)"
     )),
     ("pericardial effusion", r"pericardial (?:effusion|fluid)"),
     ("consolidation", (
         r"consolidations?|consolidated|consolidative (?:opacit(?:y|ies)|changes?)|"
-        r"air[- ]?space (?:opacit(?:y|ies)|opacification|disease)|(?:broncho)?pneumonias?"
+        r"air[- ]?space (?:opacit(?:y|ies)|opacification|disease|shadowing)|(?:broncho)?pneumonias?"
     )),
     ("miliary opacities", (
-        r"miliary (?:opacit(?:y|ies)|nodul(?:es|arity)|pattern|disease|shadowing|tuberculosis)|"
-        r"nodul(?:es|arity)(?: \w+){0,2} in an? miliary (?:pattern|distribution)"
+        r"miliary (?:opacit(?:y|ies)|nodul(?:es|arity)|pattern|disease|shadow(?:s|ing)|infiltrates?|lesions?|"
+        r"tuberculosis)|"
+        r"nodul(?:es|arity)(?: \w+){0,5} in an? miliary (?:pattern|distribution)"
     )),
-    ("nodule", r"nodul(?:e|es|ar (?:opacit(?:y|ies)|densit(?:y|ies)|lesions?|shadows?))|coin lesions?"),
+    ("nodule", r"(?:micro)?nodul(?:e|es|ar (?:opacit(?:y|ies)|densit(?:y|ies)|lesions?|shadows?))|coin lesions?"),
     ("atelectasis", (
-        r"atelectas[ie]s|atelectatic|(?:lobar|lobes?|basal) collapse|collapse of (?:the )?(?:\w+ ){0,2}lobes?|"
+        r"atelectas[ie]s|atelectatic|(?:lobar|lobes?|basal) collapse|"
+        r"collapse of (?:the )?(?:\w+ ){0,2}(?:lobes?|lungs?)|"
+        r"volume loss (?:in|of|at) (?:the )?(?:\w+ ){0,2}(?:(?:upper|middle|lower) lobes?|lungs?|lung bases?)|"
         r"(?:lobes?|lung) (?:is |are |has |appears )?(?:also |partially |partly |completely )?collapsed|"
         r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)|"
         r"(?<!vertebral )(?<!body )(?<!endplate )(?<!airway )(?<!tracheal )collapse(?! of\b)"
     )),
     ("hilar enlargement", (
-        r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
+        r"(?:bi)?hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:\w+ly )?"
+        r"(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?|bulky)|"
         r"(?:enlarge(?:d|ment)|prominen(?:t|ce)|fullness|bulky)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
-        r"hilar (?:lymph)?adenopathy"
+        r"(?:bi)?hilar (?:(?:lymph)?adenopathy|lymph node enlargement)"
     )),
     ("cardiomegaly", (
-        r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
-        r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
+        r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|(?:cardiac|"
+        r"heart) (?:shadow|outline|size)|"
+        r"cardiac silhouette|"
+        r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|(?:cardiac|"
+        r"heart) (?:shadow|outline)|"
         r"cardiac contour|cardiomediastinal silhouette)(?: size)?:? (?:is |appears |remains )?"
         r"(?:not )?(?:significantly )?"
         r"(?:(?:mildly|moderately|markedly|slightly|severely|grossly|borderline|also|again) (?:to )?){0,2}enlarged|"
         r"(?:heart|cardiac silhouette|cardiomediastinal silhouette)\s?[-:] ?(?:\w+ly )?enlarged|increased heart size|"
-        r"heart size is (?:\w+ly )?increased|large heart|(?:cardiothoracic ratio|ctr) is (?:increased|enlarged)"
+        r"(?:heart|cardiac) size (?:is )?(?:\w+ly )?increased|increased cardiac size|large heart|"
+        r"(?:cardiothoracic ratio|ctr|ct ratio) (?:is )?(?:increased|enlarged)"
     )),
     ("pulmonary oedema", (
-        r"(?:pulmonary|interstitial|alveolar|cardiogenic) o?edema|(?:vascular|venous|pulmonary) congestion|"
+        r"(?:pulmonary|interstitial|alveolar|cardiogenic|lung) o?edema|(?:vascular|venous|pulmonary) congestion|"
         r"(?:congestive )?(?:heart|cardiac) failure|(?:fluid|volume) overload|"
-        r"(?:(?<=no )|(?<=without )|(?<=overt )|(?<=frank )|(?<=florid ))o?edema"
+        r"(?:(?<=no )|(?<=without )|(?<=overt )|(?<=frank )|(?<=florid )|"
+        r"(?<=consolidation or )|(?<=consolidation, or )|(?<=congestion or ))o?edema"
     )),
     ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?:,? \w+){0,6}? ribs?"),
     ("fracture", r"fractur(?:es?|ed)|(?:bony|osseous|bone) injur(?:y|ies)"),
-    ("hiatal hernia", r"hiat(?:al|us) hernia"),
-    ("pacemaker", r"pacemakers?|pacing (?:device|leads?|wires?)|pacers?"),
+    ("hiatal hernia", r"hiat(?:al|us) hernias?|para-?o?esophageal hernias?"),
+    ("pacemaker", (
+        r"pacemakers?|pacing (?:device|leads?|wires?|system|box)|pacers?|(?:cardioverter[- ])?defibrillators?"
+    )),
     ("central venous line", (
         r"central (?:venous )?(?:access )?(?:line|catheter)s?|picc(?:s| lines?| catheters?)?|port-?a-?cath|mediport|"
         r"port (?:catheter|system)s?|"
         r"(?:(?:internal )?jugular|subclavian)(?: (?:central|venous|vein|dialysis|tunneled|tunnelled))* "
-        r"(?:line|catheter)s?|(?:dialysis|hickman|tunnell?ed) (?:line|catheter)s?"
+        r"(?:line|catheter)s?|(?:dialysis|hickman|tunnell?ed|triple[- ]lumen) (?:line|catheter)s?|"
+        r"vas-?cath|perma?-?cath|chest ports?|swan[- ]ganz(?: catheters?)?|pulmonary artery catheters?"
     )),
-    ("tracheal tube", r"(?:endo)?tracheal tubes?|et tube|ett"),
+    ("tracheal tube", r"(?:endo)?tracheal tubes?|et tube|ett|trach(?:eostomy)? (?:tube|cannula)s?|tracheostomy"),
     ("spinal rods", (
         r"(?:spinal|harrington|scoliosis)(?: fixation| stabili[sz]ation| fusion)? rods?|"
         r"spinal (?:fixation |fusion )?(?:hardware|instrumentation)|spinal fixation"
     )),
     ("subdural haematoma", (
         r"subdural (?:ha?ematomas?|ha?emorrhages?|collections?|bleeds?|blood)|"
-        r"subdurals?(?=\s*(?:[,.;]|$|(?:on|over|along|has|is)\b))"
+        r"subdurals?(?! (?:spaces?|windows?|drains?|grids?|electrodes?|catheters?|hygromas?|empyemas?|effusions?)\b)"
     )),
     ("retinal haemorrhages", (
         r"(?:retinal|(?:dot|blot|flame|dot[- /]?(?:and[- ])?blot)(?:[- ]shaped)?|(?:intra|pre)-?retinal|macular) "
@@ -87,15 +101,24 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         r"ha?emorrhages? in (?:either|both|(?:the )?(?:left|right)) (?:eyes?|fund(?:us|i))|"
         r"(?:few|numerous) ha?emorrhages"
     )),
-    ("haemorrhage", r"ha?emorrhages?|intracranial bleed(?:ing|s)?|ha?ematomas?"),
-    ("infarct", r"infarct(?:s|ion|ions)?|isch(?:a)?emic stroke|lacunes?"),
+    ("haemorrhage", (
+        r"ha?emorrhages?|ha?ematomas?|intracranial bleed(?:ing|s)?|(?:(?<=no )|(?<=acute ))bleeds?|blood products|"
+        r"blood in the (?:ventricles|sulci|cisterns)|"
+        r"(?:subarachnoid|intraventricular|intracranial|parenchymal|intraparenchymal|extra-?axial|extradural|epidural) "
+        r"(?:blood|bleeds?)"
+    )),
+    ("infarct", r"infarct(?:s|ion|ions)?|(?:isch(?:a)?emic|acute|established) strokes?|lacunes?"),
     ("hydrocephalus", (
         r"hydrocephalus|ventriculomegaly|(?:enlarge(?:d|ment)|dilat(?:ed|"
-        r"ation))(?: of)?(?: the)? ventricles|ventricles (?:are |appear )?(?:not )?(?:enlarged|dilated)|"
+        r"ation))(?: of)?(?: the)?(?: lateral| third| fourth)? ventricles?|ventricles (?:are |appear )?(?:not |"
+        r"\w+ly )?(?:enlarged|dilated)|"
         r"ventricular (?:dilat(?:at)?ion|enlargement)|ventricular system is (?:not )?(?:enlarged|dilated)"
     )),
     ("midline shift", (
-        r"midline shift|shift of (?:the )?midline(?: structures)?|"
+        r"midline (?:shift|deviation)|(?:(?<=no )|(?<=or ))shift(?=\s*(?:[.,;]|$|or\b|is\b))|"
+        r"(?:mm (?:of )?|left(?:ward)? |right(?:ward)? )shift(?! of)|"
+        r"(?<!mediastinal )(?<!tracheal )shift (?:to|towards?) the (?:left|right)|"
+        r"shift of (?:the )?midline(?: structures)?|"
         r"midline(?: structures)? (?:is |are )?(?:not )?(?:shifted|displaced|deviated)"
     )),
     ("exudates", r"exudates?"),
@@ -103,7 +126,8 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("disc cupping", (
         r"(?:disc )?cupping|(?:enlarged|large) cup|"
         r"(?:increased|enlarged|large|raised) (?:cup[- ](?:to[- ])?|c[/:])disc ratio|"
-        r"(?:cup[- ](?:to[- ])?disc|c[/:]d) ratio (?:is )?(?:increased|enlarged|raised|of 0?\.[6-9])"
+        r"(?:cup[- ](?:to[- ])?disc|c[/:]d) ratio (?:is )?(?:increased|enlarged|raised)|"
+        r"(?:cup[-: /](?:to[- ])?disc|c[/:]d|cdr)(?: ratio)?(?: of| is|:| =)? ?0?\.[6-9]\d?"
     )),
     ("benign naevus", r"(?:benign|regular)(?: pigmented)? na?ev(?:us|i)|na?ev(?:us|i)"),
     ("irregular lesion", r"irregular (?:pigmented )?lesion|pigmented lesions? with (?:an )?irregular border|melanoma"),
@@ -112,11 +136,14 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("ulceration", r"ulcerations?|ulcerated"),
     ("ulcer", r"ulcers?"),
     ("polyp", r"polyps?"),
-    ("bleeding", r"(?:active )?bleeding|fresh blood|(?:gi |gastrointestinal )bleeds?"),
+    ("bleeding", r"(?:active )?(?:bleeding|oozing)|fresh blood|(?:gi |gastrointestinal )bleeds?"),
     ("diverticulum", r"divertic(?:ulum|ula|ulosis|ular disease)"),
     ("tumour", r"tumou?rs?(?: cells)?(?! necrosis| bed)|carcinoma|adenocarcinoma"),
-    ("mass", r"mass(?:es)?(?! effect)"),
-    ("inflammation", r"inflammation|inflammatory (?:infiltrat(?:es?|ion)|cells|changes?)"),
+    ("mass", r"mass(?:es)?(?! effect|-like)|space[- ]occupying lesions?"),
+    ("inflammation", (
+        r"inflammation|inflammatory (?:infiltrat(?:es?|ion)|cells|changes?)|"
+        r"(?:gastr|duoden|col|ile|proct|o?esophag)itis"
+    )),
     ("necrosis", r"necro(?:sis|tic)"),
     ("unclassified abnormality", r"unclassified abnormality|abnormality that is not further classified"),
     ("opacity", r"opacit(?:y|ies)|opacification|infiltrates?"),
@@ -127,7 +154,7 @@ MENTION = re.compile("|".join(f"(?P<f{n}>\\b(?:{pattern})\\b)" for n, (_, patter
 
 SIDE = re.compile(
     r"\b(?P<left>left(?:-sided)?|lingular?)\b|\b(?P<right>right(?:-sided)?)\b|\b(?P<both>bilateral(?:ly)?|both|"
-    r"bibasal|bibasilar|biapical|bihilar|either)\b"
+    r"bibasal(?:ly)?|bibasilar|biapical(?:ly)?|bihilar|either|(?<!left )(?<!right )lung bases)\b"
 )
 #: One finding on both sides, with a word for each: "left and right", "large left and small right".
 LEFT_AND_RIGHT = re.compile(
@@ -136,7 +163,8 @@ LEFT_AND_RIGHT = re.compile(
 )
 #: Refers to the side of an earlier finding.
 SIDE_REFERENCE = re.compile(
-    r"\b(?:(?P<same>(?:that|the same) side|ipsilateral(?:ly)?)|contralateral(?:ly)?|the (?:other|opposite) side)\b"
+    r"\b(?:(?P<same>(?:that|the same) side|ipsilateral(?:ly)?|surrounding|overlying|underlying)|"
+    r"contralateral(?:ly)?|the (?:other|opposite) side)\b"
 )
 #: Side at the beginning of a clause, for all mentions in it without their own.
 LEADING_SIDE = re.compile(
@@ -191,8 +219,8 @@ THAN_AFTER = re.compile(
 )
 #: Side of the organ that a finding is told of: "right eye with cupping".
 ORGAN_WITH = re.compile(
-    r"\b(?P<side>left|right) (?:eye|lung|side|breast|base|hemithorax|chest|hemisphere|fundus|disc)? ?"
-    r"with\s+(?:\w+\s+){0,3}$"
+    r"\b(?P<side>left|right) (?:(?:eye|lung|side|breast|base|hemithorax|chest|hemisphere|fundus|disc) ?|"
+    r"(?:frontal|parietal|temporal|occipital|cerebellar|thalamic)(?: \w+)? )?with\s+(?:\w+\s+){0,3}$"
 )
 #: Sides of a heart chamber or of a projection.
 NO_SIDE = re.compile(
@@ -200,7 +228,8 @@ NO_SIDE = re.compile(
     r"lateral(?! (?:chest wall|wall|ribs?|aspect|pleura|zone))))"
 )
 ZONE = re.compile(
-    r"\b(?P<upper>upper|(?:bi)?apical|ap(?:ex|ices))\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|(?:bi)?bas(?:al|ilar)|bas(?:es?|is))\b"
+    r"\b(?P<upper>upper|(?:bi)?apical|ap(?:ex|ices))\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|"
+    r"\b(?P<lower>lower|(?:bi)?bas(?:al|ilar)|bas(?:es?|is))\b"
 )
 _ZONE_WORD = r"upper|mid(?:dle)?|lower|apical|apex|basal|basilar|base"
 _SIDE_WORD = r"left|right|both|bilateral"
