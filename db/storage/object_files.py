@@ -14,13 +14,13 @@ import hashlib
 import os
 import shutil
 import threading
-import time
 import uuid
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from db.storage import object_cache
 from db.storage.errors import Damaged, Unavailable
 
 if TYPE_CHECKING:
@@ -30,17 +30,10 @@ if TYPE_CHECKING:
 
 #: Folder of the files that are moved, relative to the data directory; a key is the path below it.
 STORE = "spool/store/"
-#: Cache of objects, below the data directory.
-CACHE = "object_cache"
 #: Time before its deletion from which a local file is pinned for its readers: no reader takes longer.
 PINNED = dt.timedelta(hours=1)
-USER, PART = ".user", ".part"
 #: Between folder and name of a file in the cache; names begin with it nowhere else.
 SEPARATOR = "_"
-#: Seconds after which a user without a lock has ended: it takes the lock sooner.
-USER_SECONDS = 60.0
-#: Seconds between two measures of the cache.
-MEASURE_SECONDS = 5.0
 
 
 class StoredFile(Protocol):
@@ -114,7 +107,7 @@ def bring_back(settings: Settings, row: StoredFile) -> Path:
     if row.object_sha256 is not None and not local.exists():
         with opened(settings) as files:
             path = files.path(row)
-            part = local.with_name(f"{local.name}.{uuid.uuid4()}{PART}")
+            part = local.with_name(f"{local.name}.{uuid.uuid4()}{object_cache.PART}")
             with path.open("rb") as source, part.open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
@@ -129,7 +122,7 @@ class Files:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._data_dir = settings.operations.data_dir
-        self._cache = self._data_dir / CACHE
+        self._cache = self._data_dir / object_cache.CACHE
         self._beginning = threading.Lock()
         self._user: int | None = None
         self._user_path: Path | None = None
@@ -150,14 +143,14 @@ class Files:
         try:
             self._begin()
             cached = self._cache / cache_name(row.file_path)
-            return cached if _use(cached) or _pin(local, cached) else self._fetch(row, cached)
+            return cached if object_cache.use(cached) or _pin(local, cached) else self._fetch(row, cached)
         except OSError as error:
             raise Unavailable(f"the cache {self._cache} cannot be used: {error.strerror}") from error
 
     def _unmoved(self, local: Path, due_at: dt.datetime) -> Path:
         """Return a path of a file that may be moved, and its local copy deleted, while it is read."""
         # Of this reader alone: a resent object may replace the file before it is moved.
-        pin = self._cache / f"{local.name}.{uuid.uuid4()}{PART}"
+        pin = self._cache / f"{local.name}.{uuid.uuid4()}{object_cache.PART}"
         try:
             self._begin()
             os.link(local, pin)
@@ -168,7 +161,7 @@ class Files:
                 raise Unavailable("the file was moved since its row was read, or is lost") from error
             return local
         self._pins.append(pin)
-        return pin if _use(pin) else local
+        return pin if object_cache.use(pin) else local
 
     def lost(self, row: StoredFile) -> Path:
         """Return the local path of a file, for one that cannot be had."""
@@ -191,7 +184,7 @@ class Files:
 
     def _enter(self) -> None:
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._user_path = self._cache / f"{uuid.uuid4()}{USER}"
+        self._user_path = self._cache / f"{uuid.uuid4()}{object_cache.USER}"
         self._user = os.open(self._user_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._user, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -199,11 +192,11 @@ class Files:
         """Read an object into the cache, a second time if it arrives damaged."""
         source = required(bucket(self._settings))
         for _ in range(2):
-            part = cached.with_name(f"{cached.name}.{uuid.uuid4()}{PART}")
+            part = cached.with_name(f"{cached.name}.{uuid.uuid4()}{object_cache.PART}")
             try:
                 if _download(source, key(row.file_path), part) == row.object_sha256:
                     part.replace(cached)
-                    _shrink(self._cache, int(self._settings.storage.storage_cache_gib * 2**30))
+                    object_cache.shrink(self._cache, int(self._settings.storage.storage_cache_gib * 2**30))
                     return cached
             finally:
                 part.unlink(missing_ok=True)
@@ -225,66 +218,12 @@ def _download(source: Bucket, name: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _use(cached: Path) -> bool:
-    """Note the use of a cached object; return whether it is there."""
-    try:
-        os.utime(cached)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _pin(local: Path, cached: Path) -> bool:
     """Give a local file, which may be deleted soon, a second path in the cache; return whether it is there."""
     try:
         os.link(local, cached)
     except FileExistsError:
-        return _use(cached)
+        return object_cache.use(cached)
     except OSError:  # it is moved, or on another disk
         return False
-    return _use(cached)
-
-
-class _Measure:
-    """Time of the last measure of the cache by this process."""
-
-    at = 0.0
-
-
-def _shrink(cache: Path, limit: int) -> None:
-    """Delete the objects used longest ago until the cache has its size, without those that may be in use."""
-    if time.monotonic() < _Measure.at + MEASURE_SECONDS:
-        return
-    _Measure.at = time.monotonic()
-    with os.scandir(cache) as entries:
-        found = [(entry, entry.stat()) for entry in entries if entry.is_file()]
-    users = [(entry, status) for entry, status in found if entry.name.endswith(USER)]
-    began = min((status.st_mtime for entry, status in users if _is_alive(entry.path)), default=time.time())
-    total = sum(status.st_size for _, status in found)
-    for entry, status in sorted(found, key=lambda pair: pair[1].st_mtime):
-        if total <= limit or status.st_mtime >= began:
-            return
-        if not entry.name.endswith(USER):
-            with contextlib.suppress(FileNotFoundError):
-                Path(entry.path).unlink()
-            total -= status.st_size
-
-
-def _is_alive(path: str) -> bool:
-    """Return whether a user of the cache is alive; the file of one that ended without closing is deleted."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        if os.fstat(descriptor).st_mtime > time.time() - USER_SECONDS:
-            return True
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            Path(path).unlink()
-        return False
-    finally:
-        os.close(descriptor)
+    return object_cache.use(cached)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.models import Instance
 from db.session import transaction
-from db.storage import moves, object_files
+from db.storage import moves, object_cache, object_files
 from db.storage.errors import Damaged, StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
@@ -121,7 +121,7 @@ class Mover:
             with transaction(self._url) as session:
                 if adopted := moves.adopt(session, paths):
                     log.info("storage.adopted", files=adopted)
-        for page in _pages(self._data_dir / object_files.CACHE, "*" + COMPLETE):
+        for page in _pages(self._data_dir / object_cache.CACHE, "*" + COMPLETE):
             cached = {object_files.file_path(path.name.replace(object_files.SEPARATOR, "/", 1)): path for path in page}
             with transaction(self._url) as session:
                 known = lifecycle.stored(session, cached)
@@ -132,8 +132,8 @@ class Mover:
     def _delete_parts(self) -> None:
         """Delete the parts of objects that killed processes were reading: their patients may be erased by now."""
         ended_before = time.time() - SWEEP_SECONDS
-        for folder, pattern in ((object_files.STORE, "*/*"), (object_files.CACHE, "*")):
-            for path in (self._data_dir / folder).glob(pattern + object_files.PART):
+        for folder, pattern in ((object_files.STORE, "*/*"), (object_cache.CACHE, "*")):
+            for path in (self._data_dir / folder).glob(pattern + object_cache.PART):
                 with suppress(FileNotFoundError):
                     if path.stat().st_mtime < ended_before:
                         path.unlink()

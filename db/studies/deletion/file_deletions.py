@@ -22,7 +22,7 @@ from db.limits import SESSION_LIMIT
 from db.models import FileDeletion, Instance, Quarantined
 from db.models.base import any_of
 from db.session import connect, transaction
-from db.storage import object_files
+from db.storage import object_cache, object_files
 from db.storage.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class _Deletion:
             try:
                 (self._data_dir / path).unlink(missing_ok=True)
                 if in_storage:
-                    (self._data_dir / object_files.CACHE / object_files.cache_name(path)).unlink(missing_ok=True)
+                    (self._data_dir / object_cache.CACHE / object_files.cache_name(path)).unlink(missing_ok=True)
                     self._delete_object(path)
             except (OSError, Unavailable) as error:
                 self.failure = self.failure or error

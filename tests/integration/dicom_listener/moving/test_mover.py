@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from db.models import FileDeletion, Instance
 from db.session import transaction
-from db.storage import bucket, moves, object_files
+from db.storage import bucket, moves, object_cache, object_files
 from db.storage.errors import Damaged, Unavailable
 from db.studies.deletion import file_deletions, retention
 from deploy.operate import audit
@@ -221,7 +221,7 @@ def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, stor
     storage.wrong = 1
     assert readable(settings, row)
 
-    (cached,) = (settings.operations.data_dir / object_files.CACHE).glob("*.dcm")
+    (cached,) = (settings.operations.data_dir / object_cache.CACHE).glob("*.dcm")
     cached.unlink()
     storage.cut = 1
     with pytest.raises(Unavailable, match="does not answer"):
@@ -231,7 +231,7 @@ def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, stor
     with pytest.raises(Damaged, match="restore it from a backup"):
         readable(settings, row)
     assert [
-        path for path in (settings.operations.data_dir / object_files.CACHE).iterdir() if path.suffix == ".part"
+        path for path in (settings.operations.data_dir / object_cache.CACHE).iterdir() if path.suffix == ".part"
     ] == []
 
 
@@ -250,7 +250,7 @@ def test_file_whose_move_the_database_has_lost_comes_back(settings: Settings, st
 def test_parts_that_a_killed_reader_has_left_are_deleted(settings: Settings) -> None:
     (row,) = moved(settings)
     readable(settings, row)
-    cached = settings.operations.data_dir / object_files.CACHE / object_files.cache_name(row.file_path)
+    cached = settings.operations.data_dir / object_cache.CACHE / object_files.cache_name(row.file_path)
     left = [path.with_name(f"{path.name}.1.part") for path in (cached, local(settings, row))]
     running = cached.with_name(f"{cached.name}.2.part")
     for path in (*left, running):
@@ -296,7 +296,7 @@ def test_deleted_study_leaves_no_object(settings: Settings, storage: FakeStorage
     assert file_deletions.delete_files(settings) is None
 
     assert storage.keys() == []
-    assert list((settings.operations.data_dir / object_files.CACHE).glob("*.dcm")) == []
+    assert list((settings.operations.data_dir / object_cache.CACHE).glob("*.dcm")) == []
     assert rows(settings, FileDeletion) == []  # type: ignore[arg-type]
 
 
@@ -393,10 +393,10 @@ def test_large_object_is_put_in_parts(
 
 
 def test_cache_keeps_its_size_and_what_is_in_use(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_files, "MEASURE_SECONDS", 0)
+    monkeypatch.setattr(object_cache, "MEASURE_SECONDS", 0)
     found = moved(settings, 4)
     settings = settings.replace(storage_cache_gib=1e-9)
-    cache = settings.operations.data_dir / object_files.CACHE
+    cache = settings.operations.data_dir / object_cache.CACHE
     readable(settings, found[0])
     for entry in cache.iterdir():
         os.utime(entry, (0, 0))

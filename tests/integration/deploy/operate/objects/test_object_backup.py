@@ -11,7 +11,7 @@ from rich.console import Console
 
 from db.models import Instance
 from db.session import engine, transaction
-from db.storage import object_files
+from db.storage import object_cache, object_files
 from db.studies.deletion import file_deletions
 from deploy.operate.backup import create, restore
 from deploy.operate.backup.repository import Repository
@@ -141,7 +141,7 @@ def test_listed_object_is_compared_and_not_copied(
 def test_backup_without_object_storage_names_what_it_lacks(
     settings: Settings, repository: Repository, object_storage: FakeStorage
 ) -> None:
-    for cached in (settings.operations.data_dir / object_files.CACHE).glob("*.dcm"):
+    for cached in (settings.operations.data_dir / object_cache.CACHE).glob("*.dcm"):
         cached.unlink()
     object_storage.away = True
 
