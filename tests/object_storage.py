@@ -6,6 +6,7 @@ The fake keeps objects in memory, honours If-None-Match, checks SHA-256 checksum
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
 import http.client
 import itertools
@@ -42,6 +43,17 @@ class Put:
 
     body: bytes
     metadata: Mapping[str, str] = field(default_factory=dict)
+    modified: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
+
+
+@dataclass
+class Begun:
+    """An upload in parts."""
+
+    key: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    parts: dict[int, bytes] = field(default_factory=dict)
+    begun: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
 
 
 class FakeStorage(ThreadingHTTPServer):
@@ -54,7 +66,10 @@ class FakeStorage(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.port = self.server_address[1]
         self.objects: dict[str, Put] = {}
-        self.uploads: dict[str, tuple[str, Mapping[str, str], dict[int, bytes]]] = {}
+        self.uploads: dict[str, Begun] = {}
+        #: Uploads of one page of their list.
+        self.max_uploads = 1000
+        self.lists_uploads = True
         self.upload_numbers = itertools.count(1)
         self.requests: list[tuple[str, str]] = []
         #: Answers every request with this status.
@@ -172,23 +187,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, query: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
         if "uploads" in query:
-            found = (
-                f"<Upload><Key>{escape(key)}</Key><UploadId>{upload}</UploadId></Upload>"
-                for upload, (key, _, _) in self.server.uploads.items()
-            )
-            return 200, f"{XML}<R xmlns='x'>{''.join(found)}</R>".encode(), {}
+            return self._list_uploads(query)
         after = query.get("continuation-token") or query.get("start-after", "")
         keys = sorted(key for key in self.server.objects if key.startswith(query.get("prefix", "")) and key > after)
         size = min(int(query.get("max-keys", "1000")), 1000)
         shown, more = keys[:size], len(keys) > size
         contents = (
             f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key].body)}</Size>"
-            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            f"<LastModified>{self.server.objects[key].modified}</LastModified></Contents>"
             for key in shown
         )
         token = f"<NextContinuationToken>{escape(shown[-1])}</NextContinuationToken>" if more else ""
         text = f"{XML}<R xmlns='x'><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(contents)}</R>"
         return 200, text.encode(), {}
+
+    def _list_uploads(self, query: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+        if not self.server.lists_uploads:
+            return 403, _error("AccessDenied"), {}
+        after = query.get("key-marker", ""), query.get("upload-id-marker", "")
+        every = sorted((upload.key, number) for number, upload in self.server.uploads.items())
+        left = [each for each in every if each[0].startswith(query.get("prefix", "")) and each > after]
+        shown, more = left[: self.server.max_uploads], len(left) > self.server.max_uploads
+        found = (
+            f"<Upload><Key>{escape(key)}</Key><UploadId>{number}</UploadId>"
+            f"<Initiated>{self.server.uploads[number].begun}</Initiated></Upload>"
+            for key, number in shown
+        )
+        names = zip(("NextKeyMarker", "NextUploadIdMarker"), shown[-1] if more else (), strict=False)
+        markers = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in names)
+        truncated = f"<IsTruncated>{str(more).lower()}</IsTruncated>{markers}"
+        return 200, f"{XML}<R xmlns='x'>{truncated}{''.join(found)}</R>".encode(), {}
 
     def _exists(self, key: str) -> bool:
         conditional = self.headers.get("If-None-Match") == "*" and self.server.honours_conditions
@@ -219,20 +247,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, key: str, *_: object) -> tuple[int, bytes, dict[str, str]]:
         upload = f"u{next(self.server.upload_numbers)}"
-        self.server.uploads[upload] = key, self._metadata(), {}
+        self.server.uploads[upload] = Begun(key, self._metadata())
         return 200, f"{XML}<R xmlns='x'><UploadId>{upload}</UploadId></R>".encode(), {}
 
     def _put_part(self, _: str, query: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
         if self._is_bad(body):
             return 400, _error("BadDigest"), {}
-        self.server.uploads[query["uploadId"]][2][int(query["partNumber"])] = body
+        self.server.uploads[query["uploadId"]].parts[int(query["partNumber"])] = body
         return 200, b"", {"ETag": '"part"'}
 
     def _complete(self, key: str, query: dict[str, str], _: bytes) -> tuple[int, bytes, dict[str, str]]:
         if self._exists(key):
             return 412, _error("PreconditionFailed"), {}
-        _, metadata, parts = self.server.uploads.pop(query["uploadId"])
-        self.server.objects[key] = Put(b"".join(parts[number] for number in sorted(parts)), metadata)
+        upload = self.server.uploads.pop(query["uploadId"])
+        content = b"".join(part for _, part in sorted(upload.parts.items()))
+        self.server.objects[key] = Put(content, upload.metadata)
         return 200, f"{XML}<R xmlns='x'/>".encode(), {}
 
     def _abort(self, _: str, query: dict[str, str], __: bytes) -> tuple[int, bytes, dict[str, str]]:

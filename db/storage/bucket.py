@@ -27,6 +27,8 @@ MULTIPART, PART = 64 << 20, 16 << 20
 DIGEST = "x-amz-meta-sha256"
 CHECKSUM, CHECKSUM_TYPE = "x-amz-checksum-sha256", "x-amz-checksum-algorithm"
 OK, GONE, FAILED, CONFLICT = (200, 204), 404, 412, 409
+#: Parameters of the next page of uploads, and the elements of a page that have their values after "Next".
+MARKERS = {"key-marker": "KeyMarker", "upload-id-marker": "UploadIdMarker"}
 #: Methods to which 404 is an answer about the object, and no failure.
 MAY_MISS = ("HEAD", "GET", "DELETE")
 
@@ -44,6 +46,14 @@ class Listed(NamedTuple):
     key: str
     size: int
     modified_at: dt.datetime
+
+
+class Upload(NamedTuple):
+    """Upload in parts that was begun and neither completed nor ended; the time is None if the service gives none."""
+
+    key: str
+    upload_id: str
+    begun_at: dt.datetime | None
 
 
 class Bucket:
@@ -106,6 +116,21 @@ class Bucket:
             more = page.findtext("{*}IsTruncated") == "true" and bool(token)
             query["continuation-token"] = token
 
+    def uploads(self, key: str = "") -> Iterator[Upload]:
+        """Yield the uploads in parts whose keys begin with *key*, without the prefix; raises Unavailable."""
+        query = {"uploads": "", "prefix": self._prefix + key}
+        more = True
+        while more:
+            page = _element(self._send("GET", "", query, whole=True))
+            yield from self._begun(page)
+            markers = {name: page.findtext(f"{{*}}Next{tag}") or "" for name, tag in MARKERS.items()}
+            more = page.findtext("{*}IsTruncated") == "true" and bool(markers["key-marker"])
+            query |= markers
+
+    def abort(self, upload: Upload) -> None:
+        """Delete the parts of an upload; nothing happens if it has ended. Raises Unavailable."""
+        self._send("DELETE", upload.key, {"uploadId": upload.upload_id})
+
     def require(self) -> Answer:
         """Raise Unavailable if the bucket cannot be listed; return the answer."""
         return self._send("GET", "", {"list-type": "2", "max-keys": "1", "prefix": self._prefix}, whole=True)
@@ -156,16 +181,19 @@ class Bucket:
 
     def _abort_parts(self, key: str) -> None:
         """Delete the parts that an interrupted upload of this object has left."""
-        answer = self._send("GET", "", {"uploads": "", "prefix": self._prefix + key}, whole=True)
-        for upload in _element(answer).iterfind("{*}Upload"):
-            if upload.findtext("{*}Key") == self._prefix + key:
-                self._send("DELETE", key, {"uploadId": upload.findtext("{*}UploadId") or ""})
+        for upload in [upload for upload in self.uploads(key) if upload.key == key]:
+            self.abort(upload)
 
     def _listed(self, page: ET.Element) -> Iterator[Listed]:
         for found in page.iterfind("{*}Contents"):
             key = unquote(found.findtext("{*}Key") or "")
             size, modified = found.findtext("{*}Size") or "0", found.findtext("{*}LastModified") or ""
             yield Listed(key.removeprefix(self._prefix), int(size), dt.datetime.fromisoformat(modified))
+
+    def _begun(self, page: ET.Element) -> Iterator[Upload]:
+        for found in page.iterfind("{*}Upload"):
+            key, upload_id = found.findtext("{*}Key") or "", found.findtext("{*}UploadId") or ""
+            yield Upload(key.removeprefix(self._prefix), upload_id, _moment(found.findtext("{*}Initiated") or ""))
 
     def _is_new(self, answer: Answer) -> bool:
         """Return whether a conditional write stored an object; raises Unavailable if another one is writing now."""
@@ -193,6 +221,14 @@ class Bucket:
         if answer.status in OK or is_condition or (is_missing_object and method in MAY_MISS):
             return answer
         raise Unavailable(f"{self.name} refuses the request: {answer.status} {answer.code}".rstrip())
+
+
+def _moment(text: str) -> dt.datetime | None:
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _base64(sha256: str) -> str:

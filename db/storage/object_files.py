@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from db.storage import object_cache
-from db.storage.errors import Damaged, Unavailable
+from db.storage.errors import Damaged, Missing, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.settings import Settings
     from db.settings.object_storage import Storage
     from db.storage.bucket import Bucket
@@ -107,7 +109,7 @@ def bring_back(settings: Settings, row: StoredFile) -> Path:
     if row.object_sha256 is not None and not local.exists():
         with opened(settings) as files:
             path = files.path(row)
-            part = local.with_name(f"{local.name}.{uuid.uuid4()}{object_cache.PART}")
+            part = object_cache.part(local)
             with path.open("rb") as source, part.open("xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
                 target.flush()
@@ -136,32 +138,41 @@ class Files:
         """
         local = self._data_dir / row.file_path
         if row.object_sha256 is None:
-            return local if row.storage_due_at is None else self._unmoved(local, row.storage_due_at)
+            return local if row.storage_due_at is None else self._unmoved(row, local, row.storage_due_at)
         stays = row.storage_due_at is not None and row.storage_due_at > dt.datetime.now(dt.UTC) + PINNED
         if stays and local.exists():
             return local
         try:
             self._begin()
             cached = self._cache / cache_name(row.file_path)
-            return cached if object_cache.use(cached) or _pin(local, cached) else self._fetch(row, cached)
+            return cached if object_cache.use(cached) else self._pin(local, cached) or self._fetch(row, cached)
         except OSError as error:
             raise Unavailable(f"the cache {self._cache} cannot be used: {error.strerror}") from error
 
-    def _unmoved(self, local: Path, due_at: dt.datetime) -> Path:
+    def _unmoved(self, row: StoredFile, local: Path, due_at: dt.datetime) -> Path:
         """Return a path of a file that may be moved, and its local copy deleted, while it is read."""
-        # Of this reader alone: a resent object may replace the file before it is moved.
-        pin = self._cache / f"{local.name}.{uuid.uuid4()}{object_cache.PART}"
-        try:
+        with contextlib.suppress(OSError):  # the cache is on another disk, which may be full
             self._begin()
+            if pin := self._pin(local, self._cache / cache_name(row.file_path)):
+                return pin
+        # The mover sets a lost file aside, and it is due later.
+        is_moved = not local.exists() and due_at <= dt.datetime.now(dt.UTC)
+        if is_moved and self._settings.storage.storage_url is not None:
+            raise Unavailable("the file was moved since its row was read, or is lost")
+        return local
+
+    def _pin(self, local: Path, cached: Path) -> Path | None:
+        """Return a second path of a local file, which may be deleted soon; None if it is moved, or on another disk.
+
+        Of this reader alone: a resent object may replace the file, with another header than that of its object.
+        """
+        pin = object_cache.part(cached)
+        try:
             os.link(local, pin)
-        except OSError as error:
-            is_gone = isinstance(error, FileNotFoundError) and not local.exists()
-            # The mover sets a lost file aside, and it is due later.
-            if is_gone and self._settings.storage.storage_url is not None and due_at <= dt.datetime.now(dt.UTC):
-                raise Unavailable("the file was moved since its row was read, or is lost") from error
-            return local
+        except OSError:
+            return None
         self._pins.append(pin)
-        return pin if object_cache.use(pin) else local
+        return pin if object_cache.use(pin) else None
 
     def lost(self, row: StoredFile) -> Path:
         """Return the local path of a file, for one that cannot be had."""
@@ -190,17 +201,26 @@ class Files:
 
     def _fetch(self, row: StoredFile, cached: Path) -> Path:
         """Read an object into the cache, a second time if it arrives damaged."""
-        source = required(bucket(self._settings))
         for _ in range(2):
-            part = cached.with_name(f"{cached.name}.{uuid.uuid4()}{object_cache.PART}")
-            try:
-                if _download(source, key(row.file_path), part) == row.object_sha256:
-                    part.replace(cached)
+            with downloaded(self._settings, row.file_path) as (part, sha256):
+                if sha256 == row.object_sha256:
+                    _keep(part, cached)
                     object_cache.shrink(self._cache, int(self._settings.storage.storage_cache_gib * 2**30))
                     return cached
-            finally:
-                part.unlink(missing_ok=True)
-        raise Damaged(f"{source.name} has another object as {key(row.file_path)}: restore it from a backup")
+        name = required(bucket(self._settings)).name
+        raise Damaged(f"{name} has another object as {key(row.file_path)}: restore it from a backup")
+
+
+@contextlib.contextmanager
+def downloaded(settings: Settings, file_path: str) -> Iterator[tuple[Path, str]]:
+    """Path and SHA-256 of the object of a file, read for this block; raises Missing, Unavailable, OSError."""
+    source, cache = required(bucket(settings)), settings.operations.data_dir / object_cache.CACHE
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = object_cache.part(cache / cache_name(file_path))
+    try:
+        yield part, _download(source, key(file_path), part)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _download(source: Bucket, name: str, path: Path) -> str:
@@ -218,12 +238,8 @@ def _download(source: Bucket, name: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _pin(local: Path, cached: Path) -> bool:
-    """Give a local file, which may be deleted soon, a second path in the cache; return whether it is there."""
+def _keep(part: Path, cached: Path) -> None:
     try:
-        os.link(local, cached)
-    except FileExistsError:
-        return object_cache.use(cached)
-    except OSError:  # it is moved, or on another disk
-        return False
-    return object_cache.use(cached)
+        part.replace(cached)
+    except FileNotFoundError as error:
+        raise Missing("the object was deleted while it was read") from error

@@ -46,6 +46,8 @@ BATCH, THREADS, DELETED = 200, 4, 1000
 IDLE_SECONDS, PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 1.0, 15.0
 #: Seconds between two searches for local files that no row has as due.
 SWEEP_SECONDS = 3600.0
+#: Age from which an upload in parts is abandoned: no object takes a day.
+ABANDONED = dt.timedelta(days=1)
 #: Names looked up at a time by a search.
 PAGE = 1000
 
@@ -115,7 +117,7 @@ class Mover:
             return self._move() + self._delete_copies() if is_alone else 0
 
     def sweep(self) -> None:
-        """Make local files due that no row has as due, and delete cached objects of deleted rows."""
+        """Make local files due that no row has as due; delete cached objects of deleted rows, and abandoned parts."""
         for page in _pages(self._data_dir / object_files.STORE, "*/*" + COMPLETE):
             paths = [path.relative_to(self._data_dir).as_posix() for path in page]
             with transaction(self._url) as session:
@@ -128,6 +130,7 @@ class Mover:
             for name in cached.keys() - known:
                 cached[name].unlink(missing_ok=True)
         self._delete_parts()
+        self._abort_uploads()
 
     def _delete_parts(self) -> None:
         """Delete the parts of objects that killed processes were reading: their patients may be erased by now."""
@@ -137,6 +140,20 @@ class Mover:
                 with suppress(FileNotFoundError):
                     if path.stat().st_mtime < ended_before:
                         path.unlink()
+
+    def _abort_uploads(self) -> None:
+        """Delete the parts of uploads that no process continues: of objects that were deleted since, or have others."""
+        begun_before = dt.datetime.now(dt.UTC) - ABANDONED
+        try:
+            found = [each for each in self._bucket.uploads() if each.begun_at and each.begun_at < begun_before]
+            for upload in found:
+                self._bucket.abort(upload)
+        except Unavailable as error:
+            # Files must move also to a service that does not list its uploads.
+            log.warning("storage.uploads_left", error=str(error))
+        else:
+            if found:
+                log.info("storage.uploads_aborted", uploads=len(found))
 
     def _move(self) -> int:
         with transaction(self._url) as session:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
+from collections import defaultdict
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
-    from db.storage.bucket import Bucket
+    from db.storage.bucket import Bucket, Upload
     from db.storage.errors import StorageError
 
 #: Time in which a file is deleted, unless the command was interrupted or the disk refused it.
@@ -205,30 +207,60 @@ class _Deletion:
         #: First error of a file, and of an object: the others would wait for the same.
         self.failure: OSError | StorageError | None = None
         self._unavailable: Unavailable | None = None
+        #: Uploads in parts of killed processes: no other process moves files meanwhile.
+        self._uploads: Sequence[Upload] | None = None
 
     def run(self, rows: Sequence[Row[str, bool]]) -> set[str]:
         """Delete files; return the paths of those that stay. Raises OSError if a folder cannot be flushed."""
-        stay = set()
-        for path, in_storage in rows:
-            self._keep_lock()
-            try:
-                (self._data_dir / path).unlink(missing_ok=True)
-                if in_storage:
-                    (self._data_dir / object_cache.CACHE / object_files.cache_name(path)).unlink(missing_ok=True)
-                    self._delete_object(path)
-            except (OSError, Unavailable) as error:
-                self.failure = self.failure or error
-                stay.add(path)
+        stay = {path for path, in_storage in rows if not self._is_deleted(path, in_storage)}
+        stay |= self._forget_copies([path for path, in_storage in rows if in_storage])
         for folder in {(self._data_dir / path).parent for path, _ in rows}:
             if folder.exists():
                 _flush(folder)
         return stay
 
+    def _is_deleted(self, path: str, in_storage: bool) -> bool:
+        """Delete a file and its object; return whether both are gone."""
+        self._keep_lock()
+        try:
+            (self._data_dir / path).unlink(missing_ok=True)
+            if in_storage:
+                self._delete_object(path)
+        except (OSError, Unavailable) as error:
+            self.failure = self.failure or error
+            return False
+        return True
+
+    def _forget_copies(self, paths: Sequence[str]) -> set[str]:
+        """Delete all copies of these objects, also unfinished ones; return the paths of which one may stay.
+
+        After the objects, so that no reader can begin another one.
+        """
+        folders = defaultdict[str, set[str]](set)
+        for path in paths:
+            folders[object_cache.CACHE].add(object_files.cache_name(path))
+            folders[PurePosixPath(path).parent.as_posix()].add(PurePosixPath(path).name)
+        try:
+            for folder, names in folders.items():
+                self._keep_lock()
+                object_cache.forget(self._data_dir / folder, names)
+        except OSError as error:
+            self.failure = self.failure or error
+            return set(paths)
+        return set()
+
     def _delete_object(self, path: str) -> None:
         if self._unavailable is not None:
             raise self._unavailable
+        key = object_files.key(path)
         try:
-            object_files.required(self._bucket).delete(object_files.key(path))
+            bucket = object_files.required(self._bucket)
+            if self._uploads is None:
+                self._uploads = [*bucket.uploads()]
+            bucket.delete(key)
+            for upload in self._uploads:
+                if upload.key == key:
+                    bucket.abort(upload)
         except Unavailable as error:
             self._unavailable = error
             raise

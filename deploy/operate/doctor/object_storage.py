@@ -41,10 +41,11 @@ def _reached(installation: Installation) -> Bucket:
 
 
 def examine_access(installation: Installation) -> Finding:
-    """List the bucket, and put, read and delete an object."""
+    """List the bucket and its uploads, and put, read and delete an object."""
     bucket, key = _bucket(installation), _key()
     try:
         bucket.require()
+        next(bucket.uploads(), None)
         _put(bucket, key, FIRST)
         received = bytearray()
         bucket.get(key, received.extend)

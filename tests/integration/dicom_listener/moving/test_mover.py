@@ -22,7 +22,7 @@ from dicom_listener.indexing import indexer
 from dicom_listener.moving.mover import Mover
 from tests.integration.dicom_listener.indexing.spool_rows import rows
 from tests.integration.dicom_listener.objects import image, receive
-from tests.object_storage import Put
+from tests.object_storage import Begun, Put
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,14 +163,17 @@ def test_other_answer_to_a_deletion_deletes_nothing(settings: Settings, storage:
 
 
 def test_lost_answer_after_a_put_is_compared(settings: Settings, storage: FakeStorage) -> None:
+    mover = Mover(settings)
+    mover.sweep()
     indexed(settings)
-    storage.lost_answers = 1
+    # On the connection that the sweep has left, and on a new one.
+    storage.lost_answers = 2
     with pytest.raises(Unavailable, match="does not answer"):
-        Mover(settings).run_once()
+        mover._move()
     (row,) = moved(settings, 0)
 
     assert row.object_sha256
-    assert [method for method, _ in storage.requests].count("PUT") == 2
+    assert [method for method, _ in storage.requests].count("PUT") == 3
     assert not local(settings, row).exists()
 
 
@@ -384,12 +387,31 @@ def test_large_object_is_put_in_parts(
 ) -> None:
     monkeypatch.setattr(bucket, "MULTIPART", 300)
     monkeypatch.setattr(bucket, "PART", 256)
-    storage.uploads["of a killed run"] = "prelim/other", {}, {}
+    storage.uploads["of a killed run"] = Begun("prelim/other")
     (row,) = moved(settings)
 
     assert readable(settings, row)
     assert ("POST", f"prelim/{object_files.key(row.file_path)}") in storage.requests
     assert list(storage.uploads) == ["of a killed run"]
+
+
+def test_uploads_without_an_end_are_aborted_after_a_day(settings: Settings, storage: FakeStorage) -> None:
+    long_ago = (dt.datetime.now(dt.UTC) - dt.timedelta(days=2)).isoformat()
+    storage.max_uploads = 2
+    for number in range(5):
+        storage.uploads[f"old-{number}"] = Begun(f"prelim/ab/{number // 2}.dcm", begun=long_ago)
+    storage.uploads["of another prefix"] = Begun("other/ab/1.dcm", begun=long_ago)
+    storage.uploads["running"] = Begun("prelim/ab/2.dcm")
+
+    Mover(settings).sweep()
+    assert sorted(storage.uploads) == ["of another prefix", "running"]
+
+
+def test_files_move_although_uploads_cannot_be_listed(settings: Settings, storage: FakeStorage) -> None:
+    storage.lists_uploads = False
+    (row,) = moved(settings)
+
+    assert storage.keys() == [object_files.key(row.file_path)]
 
 
 def test_cache_keeps_its_size_and_what_is_in_use(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
