@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
-    FileRow = Row[uuid.UUID, str, int, str]
+    FileRow = Row[uuid.UUID, str, str]
+    CopyRow = Row[str, str | None, dt.datetime | None]
 
 #: Pause of a file that cannot be moved for a reason of its own.
 SET_ASIDE = dt.timedelta(hours=1)
@@ -28,6 +29,13 @@ MARK = text("""
     FROM (SELECT unnest(CAST(:paths AS text[])) AS file_path, unnest(CAST(:digests AS text[])) AS sha256) AS done
     WHERE instances.file_path = done.file_path AND object_sha256 IS NULL
     RETURNING instances.file_path
+""")
+#: Not of a file that was sent again since: it stays, and is due later.
+DELETED = text("""
+    UPDATE instances SET storage_due_at = NULL, file_bytes = coalesce(done.size, file_bytes)
+    FROM (SELECT unnest(CAST(:paths AS text[])) AS file_path, unnest(CAST(:dues AS timestamptz[])) AS due_at,
+        unnest(CAST(:sizes AS bigint[])) AS size) AS done
+    WHERE instances.file_path = done.file_path AND storage_due_at = done.due_at AND object_sha256 IS NOT NULL
 """)
 WAITING = text("""
     SELECT count(*) FILTER (WHERE storage_due_at <= clock_timestamp()),
@@ -51,8 +59,8 @@ def are_due(session: Session) -> bool:
 
 
 def due(session: Session, limit: int) -> Sequence[FileRow]:
-    """Return id, path, size and digest of files to be moved, those that wait longest first."""
-    columns = Instance.id, Instance.file_path, Instance.file_bytes, Instance.sha256
+    """Return id, path and digest of files to be moved, those that wait longest first."""
+    columns = Instance.id, Instance.file_path, Instance.sha256
     return session.execute(
         select(*columns).where(NOT_MOVED, IS_DUE).order_by(Instance.storage_due_at).limit(limit)
     ).all()
@@ -73,16 +81,25 @@ def set_aside(session: Session, paths: Collection[str]) -> None:
     session.execute(update(Instance).where(Instance.file_path == any_of(paths), NOT_MOVED).values(storage_due_at=later))
 
 
-def to_delete(session: Session, limit: int) -> Sequence[Row[str, str | None]]:
-    """Return path and digest of moved files whose local copies are to be deleted."""
-    columns = Instance.file_path, Instance.object_sha256
+def to_delete(session: Session, limit: int) -> Sequence[CopyRow]:
+    """Return path, digest and time of moved files whose local copies are to be deleted."""
+    columns = Instance.file_path, Instance.object_sha256, Instance.storage_due_at
     return session.execute(select(*columns).where(MOVED, IS_DUE).order_by(Instance.storage_due_at).limit(limit)).all()
 
 
-def deleted(session: Session, paths: Collection[str]) -> None:
-    """Note that local copies are deleted."""
-    moved = Instance.file_path == any_of(paths), MOVED
-    session.execute(update(Instance).where(*moved).values(storage_due_at=None))
+def deleted(session: Session, rows: Sequence[CopyRow], sizes: Mapping[str, int]) -> None:
+    """Note that the local copies of *rows* are deleted, and the *sizes* of their objects, by path.
+
+    An object may be another size than its copy: sent again, it has another header, and the same data set.
+    """
+    found = [sizes.get(row.file_path) for row in rows]
+    values = {"paths": [row.file_path for row in rows], "dues": [row.storage_due_at for row in rows], "sizes": found}
+    session.execute(DELETED, values)
+
+
+def note_size(session: Session, path: str, size: int) -> None:
+    """Note the size of a file that was read back from its object."""
+    session.execute(update(Instance).where(Instance.file_path == path, NOT_MOVED).values(file_bytes=size))
 
 
 def adopt(session: Session, paths: Collection[str]) -> int:

@@ -143,7 +143,11 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
 def repair_violation(settings: Settings, violation: Violation) -> bool:
     """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
     repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: repair.return_to_inbox, STALE: repair.recover_part}
-    files_repairs = {report_images.UNUSED: report_images.remove_file} | audited_objects.REPAIRS
+    files_repairs: dict[str, Callable[[Settings, str], bool]] = {
+        report_images.UNUSED: report_images.remove_file,
+        OTHER_SIZE: repair.note_size,
+        **audited_objects.REPAIRS,
+    }
     try:
         if violation.rule in repairs:
             repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))

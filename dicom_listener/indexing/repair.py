@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import func
+from sqlalchemy import func, update
 
 from db.models import Instance
 from db.session import transaction
@@ -116,6 +116,16 @@ def _record(settings: Settings, row: Instance, path: Path, size: int) -> None:
                     file_deletions.note_objects(session, [locked.file_path])
                     locked.object_sha256 = None
             locked.file_path = new_path
+
+
+def note_size(settings: Settings, file_path: str) -> bool:
+    """Note the size of a stored file that has the data set of its row, and another header; return whether it has it."""
+    path = settings.operations.data_dir / file_path
+    found = headers.digest(path)
+    with transaction(settings.database()) as session:
+        is_equal = Instance.file_path == file_path, Instance.sha256 == found.sha256
+        noted = update(Instance).where(*is_equal).values(file_bytes=found.file_bytes).returning(Instance.id)
+        return session.scalar(noted) is not None
 
 
 def return_to_inbox(path: Path, spool: Spool) -> None:

@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from sqlalchemy import Row
-
     from db.settings import Settings
-    from db.storage.bucket import Bucket
-    from db.storage.moves import FileRow
+    from db.storage.moves import CopyRow, FileRow
 
 log = structlog.get_logger()
 
@@ -180,7 +177,7 @@ class Mover:
         try:
             if not path.exists():
                 self._bring_back(row.file_path, key)
-            return put(self._bucket, path, headers.Digest(row.file_bytes, row.sha256), key)
+            return self._stored(row, path, key)
         except Unavailable as error:
             return error
         except (StorageError, OSError) as error:
@@ -192,7 +189,34 @@ class Mover:
         """Read the object of a file without a local copy: a failover lost the note that it was moved."""
         if (found := self._bucket.head(key)) is not None:
             log.warning("storage.brought_back", file=file_path)
-            object_files.bring_back(self._settings, Instance(file_path=file_path, object_sha256=found.sha256))
+            path = object_files.bring_back(self._settings, Instance(file_path=file_path, object_sha256=found.sha256))
+            with transaction(self._url) as session:
+                moves.note_size(session, file_path, path.stat().st_size)
+
+    def _stored(self, row: FileRow, path: Path, key: str) -> str:
+        """Put the object of a local file, if the file is that of its row; return the SHA-256 of the object's bytes.
+
+        An object that exists is compared: it is left by an interrupted run, and the file may have been sent again
+        since. Raises Damaged if the file differs from its row, or the object from the file; Unavailable, OSError.
+        """
+        if headers.digest(path).sha256 != row.sha256:
+            raise Damaged("the file differs from its row: `prelim audit` names it, and a resent object repairs it")
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if self._bucket.put(key, file, os.fstat(file.fileno()).st_size, sha256):
+                return sha256
+        found = self._bucket.head(key)
+        if found is None:
+            raise Unavailable(f"{self._bucket.name} refuses {key}, and does not have it")
+        if found.sha256 == sha256 or self._is_version(row, found.sha256):
+            return found.sha256
+        name = self._bucket.name
+        raise Damaged(f"{name} has another object as {key}, which is kept: find out who wrote it, and move it away")
+
+    def _is_version(self, row: FileRow, sha256: str) -> bool:
+        """Return whether an object has the data set of its row, with another header: the file was sent again."""
+        with object_files.downloaded(self._settings, row.file_path) as (path, found):
+            return found == sha256 and headers.digest(path).sha256 == row.sha256
 
     def _delete_copies(self) -> int:
         """Delete local copies whose objects are still there; the others are moved again."""
@@ -201,8 +225,8 @@ class Mover:
         if not rows:
             return 0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
-            found = dict(pool.map(self._object, rows))
-        gone = [row.file_path for row in rows if found[row.file_path] != row.object_sha256]
+            found = dict(zip((row.file_path for row in rows), pool.map(self._object, rows), strict=True))
+        gone = [row.file_path for row in rows if found[row.file_path] is None]
         if gone:
             log.error("storage.objects_lost", objects=len(gone))
         paths = found.keys() - set(gone)
@@ -214,33 +238,13 @@ class Mover:
         with transaction(self._url) as session:
             moves.return_to_disk(session, [path for path in gone if (self._data_dir / path).exists()])
             # A lost object without a local copy is for the audit.
-            moves.deleted(session, found)
+            moves.deleted(session, rows, {path: size for path, size in found.items() if size is not None})
         return len(paths)
 
-    def _object(self, row: Row[str, str | None]) -> tuple[str, str]:
-        """Return path and digest of an object; an empty digest if it is missing."""
+    def _object(self, row: CopyRow) -> int | None:
+        """Return the size of a file's object; None if it is missing, or another one."""
         found = self._bucket.head(object_files.key(row.file_path))
-        return row.file_path, found.sha256 if found else ""
-
-
-def put(bucket: Bucket, path: Path, expected: headers.Digest, key: str) -> str:
-    """Put the object of a local file, if the file is that of its row; return the SHA-256 of its bytes.
-
-    An object that exists is compared: it is left by an interrupted run. Raises Damaged if the file differs from its
-    row, or the object from the file; Unavailable, OSError.
-    """
-    if headers.digest(path) != expected:
-        raise Damaged("the file differs from its row: `prelim audit` names it, and a resent object repairs it")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if bucket.put(key, file, expected.file_bytes, sha256):
-            return sha256
-    found = bucket.head(key)
-    if found is None:
-        raise Unavailable(f"{bucket.name} refuses {key}, and does not have it")
-    if found.sha256 == sha256:
-        return sha256
-    raise Damaged(f"{bucket.name} has another object as {key}, which is kept: find out who wrote it, and move it away")
+        return found.size if found is not None and found.sha256 == row.object_sha256 else None
 
 
 def _pages(folder: Path, pattern: str) -> Iterator[Sequence[Path]]:
