@@ -176,11 +176,11 @@ def fail(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
 
 
 def give_back(session: Session, claim: Claim, waits_for: tuple[Reason, str] | None = None) -> None:
-    """Return the job to the queue, after a pause if it *waits_for* a service; the attempt is not counted."""
+    """Return the job without counting the attempt, after a pause if it *waits_for* a service; a candidate stays one."""
     values: dict[str, Any] = {}
     if waits_for is not None:
-        due = func.clock_timestamp() + dt.timedelta(seconds=WAIT_SECONDS)
-        values = {"reason": waits_for[0], "detail": waits_for[1], "available_at": due}
+        values["available_at"] = func.clock_timestamp() + dt.timedelta(seconds=WAIT_SECONDS)
+        values |= {"detail": waits_for[1]} | ({} if claim.poison_candidate else {"reason": waits_for[0]})
     _update(session, claim, **RETURNED, **values, attempt=Job.attempt - 1)
 
 

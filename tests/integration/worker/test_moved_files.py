@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select, text
 
+from db.jobs import claims
 from db.models import Instance, Job, Report
 from db.session import transaction
 from db.storage import object_files
@@ -90,6 +91,27 @@ def test_job_waits_for_the_object_storage_without_an_attempt(
 
     object_storage.away = False
     assert contents(settings) == [CONTENT, CONTENT]
+
+
+@pytest.mark.parametrize("reason", ["lease_expired", "no_progress", "gpu_lost"])
+@pytest.mark.usefixtures("keys")
+def test_poison_candidate_stays_one_while_it_waits_for_the_object_storage(
+    settings: Settings, object_storage: FakeStorage, database_url: str, reason: str
+) -> None:
+    with transaction(database_url) as session:
+        session.execute(text("UPDATE jobs SET reason = :reason"), {"reason": reason})
+    object_storage.away = True
+    assert ClaimLoop(settings).run_once(written) == "retry"
+
+    with transaction(database_url) as session:
+        job = session.scalars(select(Job)).one()
+        assert (job.state, job.attempt, job.reason) == ("queued", 0, reason)
+        assert "does not answer" in (job.detail or "")
+        session.execute(text("UPDATE jobs SET available_at = now()"))
+    with transaction(database_url) as session:
+        claim = claims.claim_next(session, owner="w", lease_seconds=60)
+        assert claim is not None
+        assert claim.poison_candidate
 
 
 @pytest.mark.usefixtures("keys")
