@@ -51,14 +51,14 @@ class Progress(NamedTuple):
     backup_verified: float | None
     #: The audit log is sent to a repository.
     audit_sent: bool
-    #: Host of a worker that ended in the last day because its GPU was lost, if no worker has begun there since.
+    #: Hosts of workers that ended in the last day because of a lost GPU, without those where one has begun since.
     gpu_lost: str | None
 
     def gpu_alarm(self) -> tuple[str, str] | None:
         """Return code and sentence of the alarm for a lost GPU."""
         if self.gpu_lost is None:
             return None
-        return "gpu_lost", f"the GPU of the worker on {self.gpu_lost} was lost: see `prelim doctor` and `dmesg` there"
+        return "gpu_lost", f"a worker has lost its GPU on {self.gpu_lost}: see `prelim doctor` and `dmesg` there"
 
 
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
@@ -98,13 +98,12 @@ READ = text("""
         (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float,
         EXISTS (SELECT FROM audit_syslog),
-        (SELECT split_part(lost.name, ':', 1) FROM processes AS lost
+        (SELECT string_agg(DISTINCT split_part(lost.name, ':', 1), ', ') FROM processes AS lost
             WHERE lost.role = 'worker' AND lost.info @> '{"gpu_lost": true}' AND lost.seen_at > now() - interval '1 day'
                 AND NOT EXISTS (
                     SELECT FROM processes AS later
                     WHERE later.role = 'worker' AND later.started_at > lost.seen_at
-                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1))
-            ORDER BY lost.seen_at DESC LIMIT 1)
+                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1)))
 """)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
-from sqlalchemy import text
+from sqlalchemy import func, text
 
 from db.jobs import claims
 from db.models import Backup, Process, Study
@@ -338,3 +338,16 @@ def test_old_or_unverified_backup_raises_its_alarm_once_there_is_one(database_ur
     assert backed_up("1", now - week, None) == ["backup_overdue"]
     assert backed_up("2", now, None) == ["backup_unverified"]
     assert backed_up("3", now, now) == []
+
+
+def test_every_host_with_a_lost_gpu_is_named(database_url: str) -> None:
+    lost = {"slots": 2, "gpu_lost": True}
+    with transaction(database_url) as session:
+        for name in ("gpu-2:1", "gpu-1:1", "gpu-1:2", "gpu-3:1"):
+            times = {name: func.now() - dt.timedelta(minutes=ago) for name, ago in (("started_at", 60), ("seen_at", 5))}
+            session.merge(Process(name=name, role=Role.WORKER, info=lost, **times))
+        session.merge(Process(name="gpu-3:2", role=Role.WORKER, info={"slots": 2}))
+    with transaction(database_url) as session:
+        found = {alarm.code: alarm.detail for alarm in alarms.raised(session, Settings())}
+
+    assert "on gpu-1, gpu-2:" in found["gpu_lost"]
