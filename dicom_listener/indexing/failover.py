@@ -3,13 +3,15 @@
 Delete the images of reports that it has lost together with their jobs.
 
 The spool notes the timeline of the database whose rows name all its files. On another one, all stored files are looked
-up once, while the other work goes on.
+up once, then the objects that the object storage received lately, while the other work goes on.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import json
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +21,9 @@ from sqlalchemy import text
 from db.reports import image_files
 from db.session import reading, transaction
 from db.storage import object_files
+from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
-from dicom_listener.indexing import lost_rows, repair
+from dicom_listener.indexing import lost_objects, lost_rows, repair
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at the timeline, and at files that another dispatcher may have left in the inbox.
 CHECK_SECONDS = 3
+#: Seconds until an object storage that does not answer is asked again.
+STORAGE_SECONDS = 15
 #: Age of an image whose job is not in the database up to which a failover has lost the job: no standby lags for longer.
+#: Also the time before the last look at the old timeline from which rows of objects can be lost.
 LOST_WITHIN_SECONDS = 86_400
 CURRENT = text("""
     SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
@@ -64,8 +70,9 @@ class RowRecovery:
         self._settings = settings
         self._stop = stop
         self._spool = Spool(settings.spool)
-        #: Timeline on which all stored files were looked up, and those that had no row.
+        #: Timeline on which all stored files were looked up, that on which the objects were, and files without a row.
         self._searched: Timeline | None = None
+        self._objects_searched: Timeline | None = None
         self._without_row: set[str] = set()
         self._returned: set[str] = set()
 
@@ -77,7 +84,9 @@ class RowRecovery:
         with reading(self._settings.database()) as session:
             current = current_timeline(session)
         noted = _noted(self._spool.timeline)
-        if noted != current and self._are_all_named(noted, current):
+        if noted == current:
+            _touch(self._spool.timeline)
+        elif self._are_all_named(noted, current):
             _note(self._spool.timeline, current)
         self._stop.wait(CHECK_SECONDS)
 
@@ -95,10 +104,40 @@ class RowRecovery:
             self._searched = current
         self._remove_images()
         self._return_lost()
-        if self._without_row or self._stop.is_set():
+        if self._without_row or self._stop.is_set() or not self._are_objects_named(current):
             return False
         self._delete_objects()
         return True
+
+    def _are_objects_named(self, current: Timeline) -> bool:
+        """Return whether rows name all objects that a failover may concern; bring the others back, to be returned."""
+        if self._objects_searched == current or self._settings.storage.storage_url is None:
+            return True
+        try:
+            for file_path in lost_objects.without_row(self._settings, _seen(self._spool.timeline)):
+                if self._stop.is_set():
+                    return False
+                self._bring_back(file_path)
+        except Unavailable as error:
+            log.warning("objects.not_searched", error=str(error))
+            self._stop.wait(STORAGE_SECONDS)
+            return False
+        self._objects_searched = current
+        if self._without_row:
+            log.warning("objects.brought_back", objects=len(self._without_row))
+        return not self._without_row
+
+    def _bring_back(self, file_path: str) -> None:
+        try:
+            lost_objects.bring_back(self._settings, file_path)
+        except Unavailable:
+            raise
+        except (StorageError, OSError) as error:
+            # The others must not wait for it; the audit names it.
+            cause = str(error) if isinstance(error, StorageError) else error.strerror
+            log.error("row.not_recovered", file=self._path(file_path).name, error=cause)  # noqa: TRY400
+        else:
+            self._without_row.add(file_path)
 
     def _search(self) -> set[str]:
         errors: list[OSError] = []
@@ -159,6 +198,16 @@ def _noted(path: Path) -> Timeline | None:
         return Timeline(*json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):  # none yet, or damaged by a crash
         return None
+
+
+def _seen(path: Path) -> dt.datetime:
+    """Return the time from which rows of objects can be lost: before it, all were on the noted timeline."""
+    return dt.datetime.fromtimestamp(path.stat().st_mtime - LOST_WITHIN_SECONDS, dt.UTC)
+
+
+def _touch(path: Path) -> None:
+    """Note that the timeline is the same now."""
+    os.utime(path)
 
 
 def _note(path: Path, current: Timeline) -> None:

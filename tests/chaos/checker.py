@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from sqlalchemy import func, select, text
 from db.models import Instance, Report, Study
 from db.session import transaction
 from deploy.operate import audit, report_images
+from dicom_listener.indexing.failover import current_timeline
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.chaos.children import POISONED
@@ -64,10 +66,13 @@ def record_transitions(system: System) -> None:
 
 
 def all_ended(system: System, studies: list[PlannedStudy]) -> bool:
-    """Return whether all work is done: no file in the inbox and every study ended."""
+    """Return whether all work is done: every study ended, no file in the inbox, and all rows that a failover lost."""
+    spool = Spool(system.settings.spool)
     with transaction(system.url) as session:
         ended = session.scalar(select(func.count()).select_from(Study).where(Study.state.in_(ENDS)))
-    return ended == len(studies) and not any(received(Spool(system.settings.spool)))
+        current = [*current_timeline(session)]
+    is_recovered = spool.timeline.exists() and json.loads(spool.timeline.read_text()) == current
+    return is_recovered and ended == len(studies) and not any(received(spool))
 
 
 def violations(system: System, studies: list[PlannedStudy], history: History) -> list[str]:

@@ -50,8 +50,9 @@ SHORT_TIMES = {
     "PRELIM_ENGINE_STALL_SECONDS": "15",
     "PRELIM_LOG_FORMAT": "json",
 }
-#: Longer than the lag of a standby: it may lack the rows of files that were moved within it. A run takes longer.
-KEPT = {"storage_keep_local_hours": 0.01}
+#: Shorter than the lag of a standby, which then lacks the rows of files that are only in the object storage; longer
+#: than the time between two looks at the rows for moves.
+KEPT = {"storage_keep_local_hours": 1 / 3600}
 ROLES = {
     "listener": "listener",
     "dispatcher-1": "dispatcher",

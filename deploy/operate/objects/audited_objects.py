@@ -7,13 +7,13 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from db.models import Instance
 from db.operations.invariants import Violation
 from db.session import reading, transaction
 from db.storage import moves, object_files
 from db.storage.errors import StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
+from dicom_listener.indexing import lost_objects
 from dicom_listener.spool import object_tag
 from dicom_listener.spool.durable import COMPLETE, Spool, sync_directory
 
@@ -91,15 +91,10 @@ def repair_missing(settings: Settings, path: str) -> bool:
 
 def repair_unknown(settings: Settings, path: str) -> bool:
     """Return an object without a row to the inbox, where it is indexed; return whether it could be read."""
-    local = settings.operations.data_dir / path
-    local.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bucket = object_files.required(object_files.bucket(settings))
-    row = Instance(file_path=path, object_sha256=getattr(bucket.head(object_files.key(path)), "sha256", ""))
     try:
-        object_files.bring_back(settings, row)
-    except StorageError:
+        local = lost_objects.bring_back(settings, path)
+    except (StorageError, ValueError):
         return False
-    sync_directory(local.parent)
     spool = Spool(settings.spool)
     received = spool.inbox / f"{local.stem}{object_tag.read(local)}{COMPLETE}"
     # Under the name by which the indexer stores it where it is: it has its object then.

@@ -23,10 +23,11 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.integration.dicom_listener.indexing.spool_rows import rows
 from tests.integration.dicom_listener.objects import image, receive
-from tests.object_storage import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.object_storage import FakeStorage
 
 TABLES = "jobs, instances, quarantine, studies"
 
@@ -152,8 +153,10 @@ def test_images_of_reports_lost_with_their_jobs_are_deleted(
 
 
 @pytest.mark.usefixtures("recovery")
-def test_object_of_a_returned_file_that_was_sent_again_meanwhile_is_deleted(settings: Settings) -> None:
-    storage = Settings(**settings_of("http://127.0.0.1:1")).storage
+def test_object_of_a_returned_file_that_was_sent_again_meanwhile_is_deleted(
+    settings: Settings, object_storage: FakeStorage
+) -> None:
+    storage = Settings(**object_storage.settings).storage
     recovery = RowRecovery(settings.model_copy(update={"storage": storage}), threading.Event())
     dataset = image()
     receive(settings, dataset)
