@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 TESTED_MAJOR = 18
 #: Parameters that must be on: without them, a power cut loses or damages confirmed rows.
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+#: Programs of PostgreSQL that receive WAL and are no standby.
+NO_STANDBYS = "pg_basebackup", "pg_receivewal", "pg_recvlogical"
+STANDBYS = """
+    SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'), count(*)
+    FROM pg_stat_replication
+    WHERE coalesce(application_name, '') <> ALL (:tools) AND coalesce(state, '') <> 'backup'
+"""
 #: Connections of a process beside a worker's slots (docs/deploy.md), and those of commands.
 PER_PROCESS, PER_WORKER, FOR_COMMANDS = 11, 4, 5
 #: Seconds by which clocks may differ: settling compares times of the listener with those of the database.
@@ -108,6 +115,24 @@ def examine_durability(installation: Installation) -> Finding:
     if off:
         return fault(f"off: {', '.join(off)}", "set them to on in postgresql.conf, and reload the server")
     return ok(f"on: {', '.join(DURABLE)}")
+
+
+def examine_standby(installation: Installation) -> Finding:
+    """Compare the connected standbys with those that a commit waits for."""
+    named, level, connected = installation.row(STANDBYS, tools=list(NO_STANDBYS))
+    waits = bool(named.strip()) and level not in ("local", "off")
+    if waits and not connected:
+        return fault(
+            "a commit waits for a standby, and none is connected",
+            "start the standby, or let the cluster manager remove it from synchronous_standby_names",
+        )
+    if waits or not connected:
+        return ok(f"{connected} standbys are connected; a commit waits for {named}" if waits else "no standby")
+    return warning(
+        f"{connected} standbys are connected, and no commit waits for one: a failover loses acknowledged rows, such as"
+        " feedback and identity decisions, and reports are written again",
+        "set synchronous_standby_names, and promote only a synchronous standby (docs/reliability.md, Failover)",
+    )
 
 
 def examine_connections(installation: Installation) -> Finding:
@@ -218,6 +243,7 @@ CHECKS = (
     Check("database_durability", "otherwise a power cut loses confirmed reports or damages tables", examine_durability),
     Check("database_tls", "who listens on the network reads patients' data", examine_encryption),
     Check("database_log", "patients' data in a log is where no access rule protects it", examine_log),
+    Check("database_standby", "a standby that lags lacks the last commits when it is promoted", examine_standby),
     Check("database_connections", "a process without a connection fails at its work", examine_connections),
     Check("database_transactions", "an open transaction keeps old rows: tables and queries grow", examine_transactions),
     Check("clock", "settle times and waiting times compare the clocks of machines", examine_clock),

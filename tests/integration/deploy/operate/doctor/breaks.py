@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 import redis
 from sqlalchemy import make_url, text
@@ -229,6 +230,13 @@ def statements_in_the_log(site: Site) -> None:
     engine(site.values["database_url"]).dispose()
 
 
+@contextmanager
+def standby_that_no_commit_waits_for(site: Site) -> Iterator[None]:
+    url = site.values["database_url"].replace("+psycopg", "")
+    with psycopg.connect(url, replication="true", application_name="standby_1", autocommit=True):
+        yield
+
+
 def heartbeat(site: Site, role: Role, info: dict[str, Any], process: str | None = None) -> None:
     with transaction(site.values["database_url"]) as session:
         heartbeats.record(session, role, info, process=process)
@@ -430,6 +438,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "database_durability": commits_that_do_not_wait,
     "database_tls": far_away,
     "database_log": statements_in_the_log,
+    "database_standby": standby_that_no_commit_waits_for,
     "database_connections": too_many_slots,
     "database_transactions": open_transaction,
     "clock": wrong_clock,
