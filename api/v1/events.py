@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 
 from api.access.authenticate import Worklist, is_still_valid
 from api.errors import ApiError, ErrorCode, Problem
-from api.v1.feed import Feed
+from api.v1.feed import Feed, Place
 from db.access.principals import Principal
 from db.operations.history import Published
 
@@ -44,8 +44,6 @@ async def _texts(request: Request, feed: Feed, principal: Principal, last: int |
         source = feed.events(last)
         following = asyncio.ensure_future(anext(source))
         try:
-            # The first bytes: a browser regards the stream as open.
-            yield format_sse_event(comment="events")
             while True:
                 done, _ = await asyncio.wait([following], timeout=HEARTBEAT_SECONDS)
                 if time.monotonic() - checked >= CHECK_SECONDS:
@@ -63,11 +61,13 @@ async def _texts(request: Request, feed: Feed, principal: Principal, last: int |
             following.cancel()
 
 
-def _encoded(event: Published | None, principal: Principal) -> bytes:
+def _encoded(event: Published | Place, principal: Principal) -> bytes:
     """Return an event in the format of server-sent events; empty for a study that *principal* may not see."""
-    if event is None:
-        return format_sse_event(event="resync", data_str="{}")
+    if isinstance(event, Place):
+        # Without data it is no event for the client, which keeps the id: it resumes here even before its first event.
+        kind, data = ("resync", "{}") if event.missed else (None, None)
+        return format_sse_event(event=kind, data_str=data, id=str(event.position))
     if principal.ae_titles is not None and not principal.ae_titles.issuperset(event.ae_titles):
         return b""
-    data = {"study_id": str(event.study_id), "detail": event.detail, "at": event.at.isoformat()}
-    return format_sse_event(event=event.kind, data_str=json.dumps(data), id=str(event.position))
+    body = {"study_id": str(event.study_id), "detail": event.detail, "at": event.at.isoformat()}
+    return format_sse_event(event=event.kind, data_str=json.dumps(body), id=str(event.position))

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, deque
 from contextlib import contextmanager
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +29,13 @@ POLL_SECONDS = 1.0
 KEPT = 10_000
 #: Streams of one caller in one process: a reading room may share a key.
 MAX_STREAMS = 600
+
+
+class Place(NamedTuple):
+    """Position in the feed from which a stream goes on; *missed*: events before it are missing."""
+
+    position: int
+    missed: bool = False
 
 
 class Feed:
@@ -59,23 +66,27 @@ class Feed:
             self._streams[caller] -= 1
             self._streams += Counter()
 
-    async def events(self, last: int | None) -> AsyncIterator[Published | None]:
-        """Yield the events behind *last*, or from now on; None where events are missing. Ends never."""
+    async def events(self, last: int | None) -> AsyncIterator[Published | Place]:
+        """Yield a place, and the events behind it: *last*, or the newest one. Another place where some are missing.
+
+        Ends never.
+        """
         await self._start()
-        position = self._position if last is None else last
-        if last is not None:
-            missed = await asyncio.to_thread(self._missed, last)
-            if missed is None:
-                yield None
-                position = self._position
-            for event in missed or ():
-                yield event
-                position = event.position
+        place = Place(self._position if last is None else last)
+        missed = None if last is None else await asyncio.to_thread(self._missed, last)
+        if last is not None and missed is None:
+            place = Place(self._position, missed=True)
+        yield place
+        position = place.position
+        for event in missed or ():
+            yield event
+            position = event.position
         while True:
             news = self._news
             if self._events and position < self._events[0].position - 1 and len(self._events) == KEPT:
-                yield None
-                position = self._position
+                place = Place(self._position, missed=True)
+                yield place
+                position = place.position
             for event in self._behind(position):
                 yield event
                 position = event.position

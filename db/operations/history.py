@@ -37,6 +37,8 @@ _PUBLISH = text(f"""
     ) AS published
     WHERE study_events.id = published.id
 """)  # noqa: S608 - constants
+#: Greatest position ever given to an event.
+_ISSUED = text("SELECT last_value FROM study_event_positions")
 
 
 class Published(NamedTuple):
@@ -60,11 +62,14 @@ def publish(session: Session) -> None:
 
 
 def is_complete_since(session: Session, position: int) -> bool:
-    """Return whether every event behind a published one is or will be published; too old ones never are."""
-    row = select(StudyEvent.id).where(StudyEvent.position == position).scalar_subquery()
-    known = session.scalar(select(row))
-    if known is None:
+    """Return whether every event behind *position* is or will be published; too old ones never are.
+
+    False for a position that was never issued, as one of another database. Its event may be deleted with its study.
+    """
+    if position > (session.scalar(_ISSUED) or 0):
         return False
+    before = select(StudyEvent.id).where(StudyEvent.position <= position).order_by(StudyEvent.position.desc()).limit(1)
+    known = func.coalesce(before.scalar_subquery(), 0)
     old = StudyEvent.at < func.now() - text(f"interval '{MAX_AGE}'")
     lost = select(StudyEvent.id).where(StudyEvent.position.is_(None), StudyEvent.id > known, old)
     return session.scalar(lost.limit(1)) is None
