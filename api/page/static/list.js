@@ -5,7 +5,7 @@
 
 const KINDS = ["received", "state", "report", "feedback", "hold", "release", "resync"];
 const MIN_GAP_MS = 3000;
-const SWITCH = "prelim.single-keys";
+const REOPEN_MS = 15_000;
 const VIEWS = "prelim.views";
 const KEPT = ["state", "modality", "body_part", "ae_title", "priority", "attention", "unread", "sort"];
 const rowsOf = (part) => new Map([...part.querySelectorAll("tbody tr")].map((row) => [row.querySelector("th a").id, row]));
@@ -66,7 +66,7 @@ function move(step) {
 
 function showKeys() {
   const dialog = document.getElementById("keys");
-  document.getElementById("single-keys").checked = localStorage.getItem(SWITCH) !== "off";
+  document.getElementById("single-keys").checked = singleKeys();
   if (!dialog.open) dialog.showModal();
 }
 
@@ -81,7 +81,7 @@ const KEYS = {
 // Views that this browser keeps: addresses of the list, without the fields that name a patient or a study.
 function views() {
   try {
-    const found = JSON.parse(localStorage.getItem(VIEWS));
+    const found = JSON.parse(setting(VIEWS));
     return Array.isArray(found) ? found.filter((view) => typeof view === "string") : [];
   } catch (error) {
     return [];
@@ -105,7 +105,7 @@ function viewItem(view) {
 }
 
 function keep(kept) {
-  localStorage.setItem(VIEWS, JSON.stringify(kept));
+  keepSetting(VIEWS, JSON.stringify(kept));
   showViews();
 }
 
@@ -132,13 +132,21 @@ function listen() {
   } else if (!stream) {
     stream = new EventSource("/v1/events");
     for (const kind of KINDS) stream.addEventListener(kind, soon);
+    stream.addEventListener("error", reopen);
   }
+}
+
+// A browser connects again by itself, but not after an answer such as 503 while the database restarts.
+function reopen({ target }) {
+  if (target !== stream || target.readyState !== EventSource.CLOSED) return;
+  stream = null;
+  setTimeout(listen, REOPEN_MS);
 }
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select");
   if (event.ctrlKey || event.altKey || event.metaKey || typing || document.getElementById("keys").open) return;
-  if (localStorage.getItem(SWITCH) === "off" || !Object.hasOwn(KEYS, event.key)) return;
+  if (!singleKeys() || !Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
   KEYS[event.key]();
 });
@@ -155,7 +163,7 @@ document.addEventListener("click", ({ target }) => {
   }
 });
 document.addEventListener("change", ({ target }) => {
-  if (target.id === "single-keys") localStorage.setItem(SWITCH, target.checked ? "on" : "off");
+  if (target.id === "single-keys") keepSetting(SWITCH, target.checked ? "on" : "off");
 });
 document.addEventListener("visibilitychange", listen);
 listen();

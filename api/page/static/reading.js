@@ -4,12 +4,10 @@
 // this file: sentences are links, acceptance is a form, the text to copy is in the page. Events are handled at the document,
 // because refresh.js replaces parts of it.
 
-const SWITCH = "prelim.single-keys";
 const WIDE = matchMedia("(min-width: 60.01rem)");
 const byId = (id) => document.getElementById(id);
 const main = () => byId("main");
 const listed = () => [...document.querySelectorAll(".grounds > [data-sentence]")];
-const singleKeys = () => localStorage.getItem(SWITCH) !== "off";
 
 function say(text) {
   byId("said").textContent = text;
@@ -159,5 +157,5 @@ document.addEventListener("click", ({ target }) => {
   if (target.id === "show-keys") showKeys();
 });
 document.addEventListener("change", ({ target }) => {
-  if (target.id === "single-keys") localStorage.setItem(SWITCH, target.checked ? "on" : "off");
+  if (target.id === "single-keys") keepSetting(SWITCH, target.checked ? "on" : "off");
 });

@@ -5,7 +5,7 @@
 const THEME = "prelim.theme";
 
 function applyTheme() {
-  const light = localStorage.getItem(THEME) === "light";
+  const light = setting(THEME) === "light";
   document.documentElement.dataset.theme = light ? "light" : "dark";
   document.getElementById("theme")?.setAttribute("aria-pressed", light);
 }
@@ -15,6 +15,6 @@ applyTheme();
 document.addEventListener("DOMContentLoaded", applyTheme);
 document.addEventListener("click", ({ target }) => {
   if (target.id !== "theme") return;
-  localStorage.setItem(THEME, localStorage.getItem(THEME) === "light" ? "dark" : "light");
+  keepSetting(THEME, setting(THEME) === "light" ? "dark" : "light");
   applyTheme();
 });

@@ -65,6 +65,10 @@ class Tab:
         options = {"returnByValue": True, "awaitPromise": True}
         return self._call("Runtime.evaluate", expression=expression, **options)["result"].get("value")
 
+    def before_scripts(self, expression: str) -> None:
+        """Evaluate an expression in each page that is opened from now on, before its own scripts."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=expression)
+
     def press(self, key: str, *, command: str | None = None, shift: bool = False) -> None:
         """Press and release a key: a character, or the name of a key; with Ctrl for an editing *command*."""
         code = {"Enter": 13, "Tab": 9, "Escape": 27}.get(key, 0)

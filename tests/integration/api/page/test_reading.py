@@ -200,6 +200,42 @@ def test_view_of_the_list_is_kept_without_what_names_a_patient(tab: Tab, address
     assert tab.errors == []
 
 
+#: A browser that blocks site data, and one whose storage is full.
+REFUSALS = {
+    "blocked": "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('', 'SecurityError') }})",
+    "full": """(() => {
+      for (let size = 1 << 22; size >= 1; size >>= 1)
+        for (let at = 0; at < 2; at++) try { localStorage.setItem(`fill.${size}.${at}`, "x".repeat(size)); } catch {}
+    })()""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_browser_that_keeps_no_settings_says_so(tab: Tab, address: str, arrivals: Arrivals, refusal: str) -> None:
+    tab.before_scripts(refusal)
+    arrivals.receiving(modality="CT")
+    log_in_by_keyboard(tab, address, arrivals, "/")
+    tab.open(f"{address}/?modality=CT")
+    nothing = tab.evaluate("document.querySelector('#unkept')")
+    tab.press("?")
+    tab.evaluate("document.querySelector('#single-keys').click()")
+    within = tab.evaluate("document.querySelector('#keys #unkept').innerText")
+    tab.evaluate("document.querySelector('#single-keys').click()")
+    tab.press("Escape")
+    tab.evaluate("document.querySelector('#keep-view').click()")
+    notice = tab.evaluate("document.querySelector('#messages #unkept').innerText")
+    tab.evaluate("document.querySelector('#theme').click()")
+    tab.press("j")
+
+    assert nothing is None
+    assert within == notice == "This browser keeps no settings of this site: the change is lost when the page is left."
+    assert tab.evaluate("document.querySelector('#own-views a').textContent") == "modality CT"
+    assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+    assert tab.evaluate("document.activeElement.id").startswith("study-"), "the keys go on"
+    assert tab.errors == []
+
+
 def load_rules(tab: Tab) -> None:
     axe = Path(os.environ.get("NODE_PATH", ".node/node_modules")) / "axe-core" / "axe.min.js"
     if not axe.exists():
