@@ -40,23 +40,26 @@ class Attempt:
     secret: str = field(repr=False)
     #: Page to open after the login.
     to: str
+    #: Digest of the browser's earlier session, or empty: its cookie is not sent with the way back, which ends it.
+    earlier: str = field(default="", repr=False)
 
     @classmethod
-    def begun(cls, to: str) -> Attempt:
+    def begun(cls, to: str, earlier: str) -> Attempt:
         """Return a new attempt."""
-        return cls(secrets.token_urlsafe(32), to)
+        return cls(secrets.token_urlsafe(32), to, earlier)
 
     @classmethod
     def of_cookie(cls, text: str) -> Attempt:
         """Return the attempt of a cookie; raises Unauthorized if it is missing or malformed."""
         if len(text) < SECRET_CHARACTERS or not text.isascii():
             raise Unauthorized("the login has ended or began in another browser: begin it again")
-        return cls(text[:SECRET_CHARACTERS], text[SECRET_CHARACTERS:])
+        earlier, slash, path = text[SECRET_CHARACTERS:].partition("/")
+        return cls(text[:SECRET_CHARACTERS], slash + path, earlier)
 
     @property
     def cookie(self) -> str:
         """Text of the cookie."""
-        return self.secret + self.to
+        return self.secret + self.earlier + self.to
 
     @property
     def state(self) -> str:

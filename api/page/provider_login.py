@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.access.access import of_request
+from api.access.authenticate import COOKIE as SESSION
 from api.access.authenticate import changing, failed
 from api.access.provider import VALID_SECONDS, Attempt, Provider
 from api.errors import ApiError, Forbidden, NotFound, Unauthorized
 from api.page.login import destination, login_page, with_cookie
 from api.page.templating import templates
-from db.access import page_sessions
+from db.access import keys, page_sessions
 from db.access.principals import Principal
 
 log = structlog.get_logger()
@@ -32,7 +33,8 @@ def begin(request: Request, to: Annotated[str, Query()] = "/") -> Response:
     provider: Provider = request.app.state.provider
     if not provider.is_configured:
         raise NotFound("no identity provider is configured for logins", "log in with a key")
-    attempt = Attempt.begun(destination(to))
+    session = request.cookies.get(SESSION)
+    attempt = Attempt.begun(destination(to), keys.digest(session) if session else "")
     response = RedirectResponse(provider.address(attempt), 303)
     # Lax: the way back is a navigation from the provider's site.
     secure = _is_secure(request)
@@ -44,7 +46,7 @@ def begin(request: Request, to: Annotated[str, Query()] = "/") -> Response:
 
 @router.get("/login/callback")
 def end(request: Request, state: Short = None, code: Code = None, iss: Short = None, error: Short = None) -> Response:
-    """Begin a session for the person whom the provider names, or show the login form with the reason."""
+    """Begin a session for the named person in place of the browser's earlier one, or show the form with the reason."""
     access = of_request(request)
     access.action = "login"
     try:
@@ -57,6 +59,7 @@ def end(request: Request, state: Short = None, code: Code = None, iss: Short = N
     else:
         with changing(request) as session:
             begun = page_sessions.begin(session, person=person)
+            page_sessions.end_of_digest(session, attempt.earlier)
             access.principal, access.status = person, 200
         log.info("login.accepted", person=person.name)
         # No redirect: the cookie of a session is not sent with a navigation that another site began.

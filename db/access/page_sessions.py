@@ -67,8 +67,13 @@ def verify(session: Session, text: str) -> Principal | None:
 
 def end(session: Session, text: str) -> None:
     """End a session; an unknown or ended one changes nothing."""
+    end_of_digest(session, keys.digest(text))
+
+
+def end_of_digest(session: Session, digest: str) -> None:
+    """End the session whose text has this digest, as `end`."""
     session.execute(
         update(PageSession)
-        .where(PageSession.text_sha256 == keys.digest(text), PageSession.ended_at.is_(None))
+        .where(PageSession.text_sha256 == digest, PageSession.ended_at.is_(None))
         .values(ended_at=func.clock_timestamp())
     )

@@ -85,6 +85,24 @@ def test_person_logs_in_and_reads_with_the_scopes_of_the_token(
     assert browser.get("/").headers["location"] == "/login?to=%2F"
 
 
+def test_login_ends_the_earlier_session_of_the_browser(
+    browser: TestClient, provider: IdentityProvider, key: str
+) -> None:
+    """On a shared machine the next person logs in without a logout."""
+    browser.post("/login", data={"key": key})
+    other = TestClient(browser.app, cookies=dict(browser.cookies))
+    refused = browser.get(sent_back(browser, provider).replace("state=", "state=x")).status_code
+    kept = other.get("/v1/studies").status_code
+    address = sent_back(browser, provider)
+    # A browser does not send it with a navigation from the provider's site.
+    del browser.cookies["prelim_session"]
+    accepted = browser.get(address).status_code
+
+    assert (refused, kept) == (401, 200), "a failed login ends nothing"
+    assert (accepted, other.get("/v1/studies").status_code) == (200, 401)
+    assert browser.get("/v1/studies").status_code == 200
+
+
 def test_keys_of_the_provider_are_loaded_once(browser: TestClient, provider: IdentityProvider) -> None:
     assert [browser.get(sent_back(browser, provider)).status_code for _ in range(3)] == [200] * 3
     assert provider.key_requests == 1

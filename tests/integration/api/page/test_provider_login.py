@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from db.access import keys
+from db.models import PageSession
+from db.session import transaction
 from tests.benchmarks.receivers import free_port
 from tests.integration.api.access.identity_provider import CLIENT, SECRET, IdentityProvider
 from tests.integration.api.page.conftest import serving
+from tests.integration.api.page.test_browser import log_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.api.arrivals import Arrivals
     from tests.integration.api.browser import Tab
+
+
+def sessions(url: str) -> dict[str, bool]:
+    """Return for each kind of session whether it goes on."""
+    with transaction(url) as session:
+        return {"person" if row.person else "key": row.ended_at is None for row in session.query(PageSession)}
 
 
 @pytest.mark.slow
@@ -37,7 +47,11 @@ def test_person_logs_in_at_the_provider_and_reads(
         "PRELIM_OIDC_REDIRECT_URL": f"{address}/login/callback",
     }
     with serving(database_url, tmp_path, port, **settings):
-        tab.open(f"{address}/studies/{study}")
+        with transaction(database_url) as session:
+            key = keys.create(session, "reader before")
+        log_in(tab, address, key)
+        earlier = sessions(database_url)
+        tab.open(f"{address}/login?to=/studies/{study}")
         tab.evaluate("document.querySelector('a[href^=\"/login/provider\"]').click()")
         tab.wait("document.getElementById('back') !== null")
         tab.evaluate("document.getElementById('back').click()")
@@ -46,5 +60,7 @@ def test_person_logs_in_at_the_provider_and_reads(
         assert "The lungs are clear." in tab.evaluate("document.querySelector('.report').innerText")
         assert not tab.evaluate("document.cookie")
         assert tab.errors == []
+        assert earlier == {"key": True}
+        assert sessions(database_url) == {"key": False, "person": True}, "the next reader has not logged out"
     idp.shutdown()
     idp.server_close()
