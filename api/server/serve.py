@@ -12,6 +12,7 @@ from api.app import create_app
 from api.server.connections import BACKLOG, Connections, limited
 from api.server.forking import Parent, ends_with_parent, listening
 from api.server.heartbeat import Heartbeat
+from db.errors import ConfigurationError
 from db.session import limit_statements
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ GRACE_SECONDS = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; expects configured logging (db.logs)."""
+    if "FORWARDED_ALLOW_IPS" in os.environ:
+        raise ConfigurationError("FORWARDED_ALLOW_IPS has no effect: set PRELIM_TRUSTED_PROXIES, and remove it")
     host, port, processes = settings.api.api_host, settings.api.api_port, settings.api.api_processes
     log.info("api.starting", host=host, port=port, processes=processes)
     if processes == 1:
@@ -69,6 +72,7 @@ def config(settings: Settings, each_second: Callable[[], None] = lambda: None) -
         # Readers and the studies they read belong in an audit trail, not in a log.
         access_log=False,
         log_config=None,
+        forwarded_allow_ips=[part.strip() for part in settings.api.trusted_proxies.split(",")],
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -1,8 +1,9 @@
 """Settings of the API and the page."""
 
+from ipaddress import ip_network
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from db.settings.section import Port, Section
 
@@ -18,6 +19,11 @@ class Api(Section):
     api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
     api_processes: int = Field(
         default=1, ge=1, le=64, description="Processes of the API; each has 10 database connections."
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1, ::1",
+        description="Proxies of which X-Forwarded-For and X-Forwarded-Proto are used: addresses and networks, with"
+        " commas. Limits of logins and the audit log have the address that such a proxy names; empty: none is used.",
     )
     requests_per_minute: int = Field(default=0, ge=0, description="Maximum requests of a key or person; 0: no limit.")
     failed_logins_per_minute: int = Field(
@@ -63,6 +69,15 @@ class Api(Section):
         " of a study links to it.",
     )
     show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, given: str) -> str:
+        for part in filter(None, map(str.strip, given.split(","))):
+            # Every client could name another address as its own.
+            if ip_network(part).prefixlen == 0:
+                raise ValueError("expected the addresses of proxies, not all addresses")
+        return given
 
     @model_validator(mode="after")
     def _check_login(self) -> Self:
