@@ -179,18 +179,20 @@ def verify(session: Session, known: Mapping[str, Sequence[Any]] | None = None) -
     """Recompute all hashes. *known* are heads that an earlier verification printed: their rows must still be there."""
     found = Verified()
     expected = {(number, head[0]): head[1] for number, head in (known or {}).items()}
-    previous, number = NONE, 0
+    previous, number, started = NONE, 0, set()
     for start in session.scalars(select(AuditChain).order_by(AuditChain.number)):
         number += 1
         if start.number != number or start.previous != previous or start.hash != digest(_content(start)):
             found.problems.append(f"start of chain {start.number}: changed, or a start before it is missing")
             number = start.number
         previous = start.hash
+        started.add(str(number))
         expected |= {(name, head[0]): head[1] for name, head in start.heads.items()}
     found.chains = number
     for name, sequence, found_hash in _rows(session, found):
         if expected.pop((name, sequence), found_hash) != found_hash:
             found.problems.append(f"chain {name}, row {sequence}: not the row that a later record names")
+    found.problems += [f"chain {name}: its start is missing" for name in sorted(found.heads.keys() - started)]
     found.problems += [f"chain {name}: row {sequence} and its later rows are missing" for name, sequence in expected]
     return found
 

@@ -36,16 +36,9 @@ def rows(url: str) -> list[AuditRow]:
         return list(session.scalars(select(AuditRow).order_by(AuditRow.chain, AuditRow.sequence)))
 
 
-def problems(url: str, known: dict[str, list[object]] | None = None) -> list[str]:
+def problems(url: str) -> list[str]:
     with transaction(url) as session:
-        return audit_log.verify(session, known).problems
-
-
-def tamper(url: str, statement: str) -> None:
-    """Change the log as an administrator of the database can."""
-    with transaction(url) as session:
-        session.execute(text("SET LOCAL session_replication_role = replica"))
-        session.execute(text(statement))
+        return audit_log.verify(session).problems
 
 
 def appended(url: str, count: int) -> None:
@@ -158,26 +151,6 @@ def test_log_is_append_only(database_url: str) -> None:
     for statement in ("UPDATE audit_rows SET status = 1", "DELETE FROM audit_chains", "TRUNCATE audit_rows"):
         with pytest.raises(DBAPIError, match="append-only"), transaction(database_url) as session:
             session.execute(text(statement))
-
-
-def test_change_or_removal_is_found(database_url: str) -> None:
-    for count in (3, 3, 1):
-        appended(database_url, count)
-    with transaction(database_url) as session:
-        known = audit_log.verify(session).heads
-    tamper(database_url, "UPDATE audit_rows SET principal = 'key b' WHERE chain = 1 AND sequence = 2")
-    changed = problems(database_url)
-    tamper(database_url, "UPDATE audit_rows SET principal = 'key a' WHERE chain = 1 AND sequence = 2")
-    mended = problems(database_url)
-    tamper(database_url, "DELETE FROM audit_rows WHERE chain = 2 AND sequence = 3")
-    end = problems(database_url)
-    tamper(database_url, "DELETE FROM audit_rows WHERE chain = 3")
-    tamper(database_url, "DELETE FROM audit_chains WHERE number = 3")
-
-    assert changed == ["chain 1, row 2: changed"]
-    assert mended == []
-    assert end == ["chain 2: row 3 and its later rows are missing"]
-    assert "chain 3: row 1 and its later rows are missing" in problems(database_url, known)
 
 
 def test_export_is_dicom_or_fhir(client: TestClient, arrivals: Arrivals, database_url: str, tmp_path: Path) -> None:
