@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from db.migrations.upgrade import migrate
+from db.session import engine
 from tests.services import database_named, execute
 from tests.tools import tool
 
@@ -72,6 +73,8 @@ def statements(url: str) -> dict[str, list[str]]:
         migrate(url)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+        # No fixture of this database does it; a connection that is left open is a warning in a later test.
+        engine(url).dispose()
     return found
 
 
