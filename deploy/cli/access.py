@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from db.environment import load_settings
 from deploy.cli.durations import duration
@@ -102,7 +102,9 @@ def list_keys() -> None:
 
     with transaction(load_settings().database()) as session:
         found = keys.listed(session)
-    table = Table("key", "scopes", "AE titles", "state", "created", "expires")
+    table = Table(
+        Column("key", overflow="fold"), "scopes", Column("AE titles", overflow="fold"), "state", "created", "expires"
+    )
     for key in found:
         expiry = f"{key.expires_at:%Y-%m-%d %H:%M %Z}" if key.expires_at else "never"
         sites = "all" if key.ae_titles is None else ", ".join(key.ae_titles)

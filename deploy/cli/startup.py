@@ -7,8 +7,9 @@ import errno
 import os
 import resource
 import stat
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 from rich.console import Console
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-console = Console(markup=False, highlight=False)
+#: Columns of a pipe or file: a program that reads the output needs every id whole.
+PIPE_COLUMNS = 200
+
+
+def columns(stream: TextIO) -> int | None:
+    """Return the width of what is printed to a pipe or file; None for that of the terminal, or of COLUMNS."""
+    return None if stream.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+
+
+console = Console(width=columns(sys.stdout), markup=False, highlight=False)
 
 #: Open files that suffice for the default limits of connections and associations, with a margin.
 MIN_OPEN_FILES = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from db.session import reading
 from db.studies import lifecycle
@@ -51,7 +51,7 @@ def _fields(study: Study, found: Sequence[Event], *, reads_complete: bool) -> di
 
 def _table(found: Sequence[Event]) -> Table:
     """Return a row for each event, with the seconds since the one before."""
-    table = Table("time", "after", "event", "detail", box=None, pad_edge=False)
+    table = Table("time", "after", "event", Column("detail", overflow="fold"), box=None, pad_edge=False)
     before = found[0].at if found else None
     for event in found:
         after = "" if before is None else f"{(event.at - before).total_seconds():.1f} s"

@@ -108,7 +108,7 @@ def needs(load: Load, machine: Machine, retention_days: float) -> list[Need]:
             None if machine.network_bits is None else machine.network_bits / 1e9,
         ),
         Need("processes of the listener", math.ceil(peak * load.objects / OBJECTS_PER_PROCESS), "", None),
-        Need("memory of a machine with a worker and all else", MACHINE_MEMORY, "GiB", None),
+        Need("memory, a worker and all else", MACHINE_MEMORY, "GiB", None),
         Need("PostgreSQL, with images of reports, a year", load.studies * 365 * rows / 1e12, "TB", None),
     ]
 

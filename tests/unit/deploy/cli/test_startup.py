@@ -37,6 +37,17 @@ def test_soft_limit_is_raised_to_the_hard_one(*, soft: int, hard: int, raised: s
     assert ("open_files.low" in ran.stderr and "limit=1024" in ran.stderr) is warns
 
 
+@pytest.mark.parametrize(("environment", "width"), [({}, "200"), ({"COLUMNS": "72"}, "72")])
+def test_output_to_a_pipe_is_wide_enough_for_whole_ids(environment: dict[str, str], width: str) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    program = "from deploy.cli.startup import console; print(console.width)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.strip() == width
+
+
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 OTHER = 4321
 

@@ -35,10 +35,18 @@ def arrivals(database_url: str) -> Arrivals:
     return Arrivals(database_url)
 
 
-def printed(url: str, name: str, *, as_json: bool) -> str:
+def printed(url: str, name: str, *, as_json: bool, width: int = 300) -> str:
     text_ = io.StringIO()
-    trace.show(Settings(database_url=url), Console(file=text_, width=300), name, as_json=as_json)
+    trace.show(Settings(database_url=url), Console(file=text_, width=width), name, as_json=as_json)
     return text_.getvalue()
+
+
+def test_narrow_terminal_cuts_nothing_off(arrivals: Arrivals) -> None:
+    job = str(reported(arrivals).job_id)
+    lines = printed(arrivals.url, arrivals.uid, as_json=False, width=72).splitlines()
+
+    assert "…" not in "".join(lines)
+    assert job in "".join(line[-30:].strip() for line in lines).replace(" ", "")
 
 
 def traced(url: str, name: str) -> dict[str, Any]:
