@@ -129,6 +129,8 @@ def examine_user(installation: Installation) -> Finding:
     data = installation.settings.operations.data_dir
     if not data.exists():
         return ok(f"{data} does not exist yet: it is created by the first start, for user {os.geteuid()}")
+    if not data.is_dir():
+        return fault(f"{data} is not a directory", "set PRELIM_DATA_DIR to a directory")
     owner = data.stat().st_uid
     if owner == os.geteuid():
         return ok(f"{data} belongs to user {owner}, who runs this command")

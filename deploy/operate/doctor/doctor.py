@@ -95,7 +95,8 @@ def _finding_of_error(error: Exception) -> Finding:
         case SQLAlchemyError() | RedisError():
             found = not_checked(f"the server refuses the query ({cause})")
         case OSError():
-            found = fault(f"{error.filename or 'a file'} cannot be read: {error.strerror}", "run it as Prelim's user")
+            remedy = "run it as Prelim's user" if isinstance(error, PermissionError) else "check the path and its disk"
+            found = fault(f"{error.filename or 'a file'} cannot be read: {error.strerror}", remedy)
         case _:
             found = warning(f"the check failed with {cause}", "report it with the output of `prelim doctor`")
     return found

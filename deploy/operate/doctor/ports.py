@@ -62,8 +62,19 @@ def _unusable(error: OSError, host: str, port: int) -> tuple[str, str] | None:
     return None
 
 
+def twice(settings: Settings) -> str | None:
+    """Return a sentence about a port that two servers would bind; None if each has its own."""
+    values = settings.by_name()
+    names: dict[int, list[str]] = {}
+    for _, port in SERVERS.values():
+        names.setdefault(values[port], []).append(f"PRELIM_{port.upper()}")
+    return next((f"{' and '.join(same)} are both {port}" for port, same in names.items() if len(same) > 1), None)
+
+
 def examine_ports(installation: Installation) -> Finding:
     """Compare the programs that hold the ports with the processes of Prelim."""
+    if same := twice(installation.settings):
+        return fault(same, "give each of them another port")
     from deploy.launcher.processes import PROCESSES  # noqa: PLC0415 - a port check of one server needs none of it
 
     values = installation.settings.by_name()

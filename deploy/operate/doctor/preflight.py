@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 from deploy.operate.doctor import broker, configuration, data_disk, database_server, model_files
 from deploy.operate.doctor.finding import Installation, Level
-from deploy.operate.doctor.ports import SERVERS, check_port
+from deploy.operate.doctor.ports import SERVERS, check_port, twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,8 @@ def check(settings: Settings) -> None:
     for finding in _findings(Installation(settings)):
         if finding.level is Level.FAULT:
             raise ConfigurationError(f"{finding.found}: {finding.remedy}")
+    if same := twice(settings):
+        raise ConfigurationError(f"{same}: give each of them another port")
     for host, port in SERVERS.values():
         check_port(settings, host, port)
 

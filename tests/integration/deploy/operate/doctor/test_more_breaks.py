@@ -14,9 +14,10 @@ import redis
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import make_url
 
+from db.errors import ConfigurationError
 from db.models import ReferenceSnapshot
 from db.session import transaction
-from deploy.operate.doctor import listener_certificate, ports
+from deploy.operate.doctor import listener_certificate, ports, preflight
 from deploy.operate.doctor.finding import Level
 from tests.certificates import write_certificate
 from tests.integration.deploy.operate.doctor.site import Site
@@ -246,3 +247,19 @@ def test_port_of_another_program_is_named_with_its_setting(site: Site) -> None:
         found = site.finding("ports")
 
     assert (found.level, "PRELIM_FLOWER_PORT" in found.remedy) == (Level.FAULT, True)
+
+
+def test_port_that_two_servers_would_bind_is_a_fault_and_prevents_the_start(site: Site) -> None:
+    site.values["flower_port"] = site.values["api_port"]
+    found = site.finding("ports")
+
+    assert (found.level, "PRELIM_API_PORT and PRELIM_FLOWER_PORT" in found.found) == (Level.FAULT, True)
+    with pytest.raises(ConfigurationError, match="PRELIM_API_PORT and PRELIM_FLOWER_PORT"):
+        preflight.check(site.installation().settings)
+
+
+def test_data_directory_that_is_a_file_is_said_so(site: Site) -> None:
+    site.values["data_dir"] = site.write("file", "")
+    found = site.finding("data_owner")
+
+    assert (found.level, "is not a directory" in found.found) == (Level.FAULT, True)
