@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
 from deploy.cli.help_text import Command
@@ -17,20 +19,24 @@ from deploy.cli.startup import console, database_settings, process_settings, ser
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Run")
+NewDatabase = Annotated[
+    bool, typer.Option("--new-database", help="Accept an empty database beside stored files, without their reports.")
+]
 #: Seconds that `canary --once` waits for the report if no time is set.
 ONCE_SECONDS = 600
 
 
 @command()
-def up() -> None:
+def up(*, new_database: NewDatabase = False) -> None:
     """Run all processes on this machine: databases, listener, dispatcher, worker, API and Flower."""
     settings = process_settings()
     from deploy.launcher import addresses
     from deploy.launcher.launcher import running
+    from deploy.launcher.processes import MIGRATE
     from deploy.operate.doctor import preflight
 
     preflight.check(settings)
-    with running(settings) as launcher:
+    with running(settings, migration=(*MIGRATE, "--new-database") if new_database else MIGRATE) as launcher:
         addresses.print_addresses(settings, launcher.print_line)
         launcher.run()
     raise typer.Exit(launcher.exit_status)
@@ -51,11 +57,17 @@ def demo(
 
 
 @command()
-def migrate() -> None:
-    """Upgrade the database schema to this version."""
+def migrate(*, new_database: NewDatabase = False) -> None:
+    """Upgrade the database schema to this version; refuse an empty database beside files of studies."""
+    settings = database_settings()
     from db.migrations.upgrade import migrate as upgrade
+    from deploy.launcher import lost_database
 
-    upgrade(database_settings().database())
+    if not new_database:
+        lost_database.refuse_lost_database(settings)
+    upgrade(settings.database())
+    if new_database:
+        lost_database.accept(settings)
 
 
 @command()
@@ -71,8 +83,13 @@ def listen() -> None:
 def dispatch() -> None:
     """Run the dispatcher, which indexes received files, settles studies and queues their jobs."""
     settings = database_settings()
+    from db.storage.errors import StorageError
+    from deploy.launcher.lost_database import refuse_lost_database
     from dicom_listener import dispatch as dispatcher
 
+    # One that cannot be reached now is no new one.
+    with contextlib.suppress(SQLAlchemyError, StorageError):
+        refuse_lost_database(settings)
     dispatcher.run(settings)
 
 

@@ -83,23 +83,23 @@ class RowRecovery:
         """
         with reading(self._settings.database()) as session:
             current = current_timeline(session)
-        noted = _noted(self._spool.timeline)
-        if noted == current:
+        before = noted(self._spool.timeline)
+        if before == current:
             _touch(self._spool.timeline)
-        elif self._are_all_named(noted, current):
-            _note(self._spool.timeline, current)
+        elif self._are_all_named(before, current):
+            note(self._spool.timeline, current)
         self._stop.wait(CHECK_SECONDS)
 
-    def _are_all_named(self, noted: Timeline | None, current: Timeline) -> bool:
+    def _are_all_named(self, before: Timeline | None, current: Timeline) -> bool:
         """Return whether the rows name all stored files, or another one has to see to it."""
-        if noted is None:
+        if before is None:
             return True
-        if noted.system != current.system:
+        if before.system != current.system:
             # Perhaps a wrong URL: to index the whole store into it would be a mistake.
             log.warning("database.replaced", action="prelim audit; --repair indexes the files without a row")
             return True
         if self._searched != current:
-            log.warning("database.timeline_changed", before=noted.number, now=current.number)
+            log.warning("database.timeline_changed", before=before.number, now=current.number)
             self._without_row = self._search()
             self._searched = current
         self._remove_images()
@@ -193,7 +193,8 @@ class RowRecovery:
         return self._settings.operations.data_dir / file_path
 
 
-def _noted(path: Path) -> Timeline | None:
+def noted(path: Path) -> Timeline | None:
+    """Return the timeline that a spool has noted in *path*."""
     try:
         return Timeline(*json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):  # none yet, or damaged by a crash
@@ -210,7 +211,8 @@ def _touch(path: Path) -> None:
     os.utime(path)
 
 
-def _note(path: Path, current: Timeline) -> None:
+def note(path: Path, current: Timeline) -> None:
+    """Note in *path* that the rows of *current* name all files of the spool."""
     written = path.with_suffix(".new")
     written.write_text(json.dumps(current))
     written.replace(path)
