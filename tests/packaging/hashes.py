@@ -36,10 +36,11 @@ OLD_POLICIES = (
     *("manylinux2014", "manylinux2010", "manylinux_2_12", "manylinux_2_5", "manylinux1"),
 )
 #: Extras of each file, beyond those of the files before it. The build backend of Prelim itself belongs to the first.
-FILES = {"core": ("images",), "worker": ("worker", "embedded", "evaluate")}
+FILES = {"core": ("images",), "worker": ("worker", "evaluate"), "embedded": ("embedded",)}
 BUILD = "setuptools"
-#: In a file of its own: its wheels for the CPU are in another index, which not every site reaches.
-TORCH = "torch"
+#: Its build for CUDA has a file of its own, with the packages which that needs. The build for the CPU, which is in an
+#: index of PyTorch that not every site reaches, has none.
+TORCH, CUDA = "torch", "cuda"
 HEAD = "# Written by `make hashes`; see docs/dependencies.md.\n"
 
 
@@ -135,9 +136,11 @@ def marker(targets: set[Target]) -> str:
     return "" if len(pythons) == len(PYTHONS) else f' ; python_version < "{PYTHONS[len(pythons)]}"'
 
 
-def wheels(names: list[str], target: Target, policies: tuple[str, ...]) -> dict[str, str]:
+def wheels(
+    names: list[str], target: Target, policies: tuple[str, ...], dependencies: tuple[str, ...] = ("--no-deps",)
+) -> dict[str, str]:
     """Return the SHA-256 of the wheels that pip would install there, by pin, as the index lists them."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--only-binary=:all:", *dependencies]
     platforms = [f"--platform={policy}_{target.machine}" for policy in policies]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -156,6 +159,31 @@ def wheels(names: list[str], target: Target, policies: tuple[str, ...]) -> dict[
     }
 
 
+def cuda_wheels(target: Target) -> dict[str, set[str]]:
+    """Return the SHA-256 of the wheels of torch's build for CUDA and of what it needs there, by pin.
+
+    The index has its metadata; that of the installed torch may be of a build for the CPU. Versions that torch leaves
+    open are the newest.
+    """
+    constrained = ("--constraint", str(REPOSITORY / "constraints.txt"))
+    found = wheels([f"{TORCH}=={pins()[TORCH]}"], target, OLD_POLICIES, constrained)
+    newer = wheels(list(found), target, NEW_POLICIES + OLD_POLICIES)
+    return {pin: {digest, newer[pin]} for pin, digest in found.items()}
+
+
+def write_cuda(others: set[str]) -> None:
+    """Write the file of torch's build for CUDA: torch, and what is not among the *others*."""
+    found: dict[str, set[str]] = defaultdict(set)
+    needed: dict[str, set[Target]] = defaultdict(set)
+    for target in TARGETS:
+        for pin, digests in cuda_wheels(target).items():
+            found[pin] |= digests
+            needed[pin].add(target)
+    pins_here = [(*pin.split("=="), targets) for pin, targets in sorted(needed.items())]
+    entries = [entry(name, version, targets, found) for name, version, targets in pins_here if name not in others]
+    (FOLDER / f"{CUDA}.txt").write_text(HEAD + "\n".join(entries) + "\n")
+
+
 def main() -> None:
     """Write the files."""
     versions, asked = pins(), sets()
@@ -170,6 +198,7 @@ def main() -> None:
     for file, group in asked.items():
         entries = (entry(name, versions[name], targets, found) for name, targets in sorted(group.items()))
         (FOLDER / f"{file}.txt").write_text(HEAD + "\n".join(entries) + "\n")
+    write_cuda({name for group in asked.values() for name in group})
 
 
 def entry(name: str, version: str, targets: set[Target], found: dict[str, set[str]]) -> str:

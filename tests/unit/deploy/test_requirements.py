@@ -25,6 +25,17 @@ def test_file_has_every_package_of_its_extras_with_version_marker_and_hashes(fil
     assert WRITTEN[file] == hashes.HEAD + "\n".join(match[0] for match in ENTRY.finditer(WRITTEN[file])) + "\n"
 
 
+def test_file_of_torch_for_cuda_has_its_pin_and_nothing_of_the_other_files() -> None:
+    """Its other versions are those of the package index when the file was written."""
+    text = (hashes.FOLDER / f"{hashes.CUDA}.txt").read_text()
+    found = {name: (version, marker) for name, version, marker, _ in ENTRY.findall(text)}
+
+    assert found[hashes.TORCH] == (hashes.pins()[hashes.TORCH], "")
+    assert any(name.startswith("nvidia-cudnn") for name in found)
+    assert not found.keys() & {name for group in hashes.sets().values() for name in group}
+    assert text == hashes.HEAD + "\n".join(match[0] for match in ENTRY.finditer(text)) + "\n"
+
+
 def test_direct_dependencies_are_pinned_alike_in_both_files() -> None:
     versions = hashes.pins()
     extras = frozenset(extra for each in hashes.FILES.values() for extra in each)
