@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import uuid
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 
 
 def podman(*arguments: str, check: bool = True) -> str:
-    ran = subprocess.run(["podman", *arguments], capture_output=True, text=True, check=False)
+    # The engine writes a file into its folder when the kernel ends a container at its memory limit.
+    folder = tempfile.gettempdir()
+    ran = subprocess.run(["podman", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0 or not check, ran.stdout[-2000:] + ran.stderr[-2000:]
     return ran.stdout.strip()
 
@@ -37,7 +40,7 @@ def build(target: str) -> str:
     ]
     podman(
         *("build", "--isolation", "chroot", "--network", "host", *LIMITS, *mounted, *given, "--target", target),
-        *("--tag", name, "--file", "deploy/docker/Dockerfile", str(REPOSITORY)),
+        *("--tag", name, "--file", str(REPOSITORY / "deploy/docker/Dockerfile"), str(REPOSITORY)),
     )
     return name
 
