@@ -38,6 +38,16 @@ SIDE_FILE_BYTES = 64 * 2**20
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
+class _Plan(NamedTuple):
+    """A conversion, its parts beside the weights, and the checks that see each tensor."""
+
+    published: PublishedConfig
+    tokenizer: Any
+    config: Any
+    weights: WeightChecks
+    conversion: Conversion
+
+
 class Converted(NamedTuple):
     """Result of a conversion: the manifest, the doubts that were skipped, the files whose digest is unknown.
 
@@ -67,6 +77,26 @@ def convert_checkpoint(
     weights are listed instead with *trust_unknown*.
     """
     _check_target(target, dtype)
+    plan = _plan(source, dtype, max_shard_bytes)
+    large = plan.conversion.large
+    doubts = published_doubts(source, plan.published.values, plan.tokenizer, large=large)
+    refuse(doubts, trusted=trust_unknown)
+    # First, because a partial directory of a killed run takes the space that this run needs.
+    remove_partial_directories(target)
+    _check_disk_space(target.parent, plan.conversion.bytes)
+    with atomic_directory(target) as directory:
+        shards, digests = _write_weights(directory, plan, source, on_bytes)
+        doubts += [Doubt(*problem) for problem in plan.weights.problems()]
+        doubts += [Doubt("digest", problem) for problem in wrong_digests(digests)]
+        refuse(doubts, trusted=trust_unknown)
+        skipped = _skipped(doubts, trusted=trust_unknown, large=large)
+        manifest = _write_side_files(directory, plan, digests, shards, skipped)
+    _remember(target, manifest)
+    return Converted(manifest, doubts, unknown_digests(digests), list(unstated(plan.published.values, large=large)))
+
+
+def _plan(source: Path, dtype: str, max_shard_bytes: int) -> _Plan:
+    """Read the publication and match its tensors with those of the model; nothing is written."""
     published = PublishedConfig.read(source)
     with as_configuration_error(f"the tokenizer in {source} cannot be converted"):
         tokenizer = convert_tokenizer(source)
@@ -74,29 +104,35 @@ def convert_checkpoint(
     weights = WeightChecks()
     conversion = Conversion(Source(source, weights.look), published, DTYPES[dtype], max_shard_bytes)
     match_tensors(conversion, config)
-    doubts = published_doubts(source, published.values, tokenizer, large=conversion.large)
-    refuse(doubts, trusted=trust_unknown)
-    # First, because a partial directory of a killed run takes the space that this run needs.
-    remove_partial_directories(target)
-    _check_disk_space(target.parent, conversion.bytes)
-    with atomic_directory(target) as directory:
-        sources = sorted([*conversion.source.files, source / "config.json", source / "tokenizer.model"])
-        total = conversion.bytes + sum(path.stat().st_size for path in sources)
-        shards = _write_shards(directory, conversion, weights, lambda done: on_bytes(done, total))
-        digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
-        doubts += [Doubt(*problem) for problem in weights.problems()]
-        doubts += [Doubt("digest", problem) for problem in wrong_digests(digests)]
-        refuse(doubts, trusted=trust_unknown)
-        facts = {"converted_from": digests, "prompt_version": "2", **_summary(conversion)}
-        facts["skipped"] = _skipped(doubts, trusted=trust_unknown, large=conversion.large)
-        for part in (tokenizer, image_processor(published.image_size), _generation_config(config), config):
-            part.save_pretrained(directory)
-        manifest = record_checkpoint(directory, facts, shards)
-    # Only now have the files their final identity.
+    return _Plan(published, tokenizer, config, weights, conversion)
+
+
+def _write_weights(
+    directory: Path, plan: _Plan, source: Path, on_bytes: Callable[[int, int], None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Write the shards; return the SHA-256 of each, and of the published files."""
+    written = plan.conversion.bytes
+    sources = sorted([*plan.conversion.source.files, source / "config.json", source / "tokenizer.model"])
+    total = written + sum(path.stat().st_size for path in sources)
+    shards = _write_shards(directory, plan.conversion, plan.weights, lambda done: on_bytes(done, total))
+    return shards, _digests(sources, lambda done: on_bytes(written + done, total))
+
+
+def _write_side_files(
+    directory: Path, plan: _Plan, digests: dict[str, str], shards: dict[str, str], skipped: list[str]
+) -> Manifest:
+    """Write tokenizer, configuration and manifest."""
+    facts = {"converted_from": digests, "prompt_version": "2", **_summary(plan.conversion), "skipped": skipped}
+    processor = image_processor(plan.published.image_size)
+    for part in (plan.tokenizer, processor, _generation_config(plan.config), plan.config):
+        part.save_pretrained(directory)
+    return record_checkpoint(directory, facts, shards)
+
+
+def _remember(target: Path, manifest: Manifest) -> None:
+    """Remember the digests of the files, which only in *target* have their final identity."""
     known = {name: entry["sha256"] for name, entry in manifest.files.items()}
     file_digests.remember(target, known, file_digests.identities(target, known))
-    not_judged = list(unstated(published.values, large=conversion.large))
-    return Converted(manifest, doubts, unknown_digests(digests), not_judged)
 
 
 def _check_target(target: Path, dtype: str) -> None:
