@@ -1,16 +1,21 @@
 """Recognise the same image again, although it was exported with other grey levels or cropped a little.
 
 A near-duplicate of a study is the patient's own earlier image, even under another Patient ID: its report must not be
-quoted. Two images are compared by small prints of them: one is aligned to the other (shift and scale), then what a
-blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same. Mirrored,
-turned by right angles or with inverted grey levels an image is the same, too, if it was not cropped besides.
+quoted. Two images are compared by small prints of them: one is aligned to the other (shift, scale, a small rotation),
+then what a blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same.
+Mirrored, turned by right angles or with inverted grey levels an image is the same, too, if it was not cropped besides.
 
-Measured on phantoms: docs/measurements/2026-11-28-index.md.
+A crop of an image is the image enlarged, and an image in a frame is the reverse: the one that shows more is moved onto
+the other one, so that all places compared lie in both. Shift and enlargement are found by the correlation of the
+coarse shapes, then refined by Gauss-Newton steps together with the rotation.
+
+Measured on phantoms: docs/measurements/2026-11-29-duplicates.md.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,33 +23,55 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
     Rgb = npt.NDArray[np.uint8]
-    #: [SIDE, SIDE]
+    #: [SIDE, SIDE], or [SIDE * _FACTOR, SIDE * _FACTOR] of an enlarged image.
     Plane = npt.NDArray[np.floating]
+    #: Shift (x, y), change of scale (x, y), in parts of the half width, and rotation, in radians.
+    Place = npt.NDArray[np.float64]
 
 #: Pixels on a side of a print.
 SIDE = 64
-#: Similarity from which two images are the same: above the highest measured of other patients, 0.904, and below the
-#: lowest of duplicates, except that of cropped skin images (0.892), which can be missed.
+#: Pixels at the border that are not compared.
+MARGIN = 5
+_INNER = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+#: Changes of scale that the search begins with; the lowest is a crop of 16 % at each border.
+_SCALES = (0.0, -0.08, -0.16, -0.24, -0.32)
+#: Correlation of the coarse shapes below which two images are not the same: the lowest of 1,470 duplicates was 0.78.
+_MIN_COARSE = 0.6
+#: Radii of the blurs removed in the search, and in the steps, coarse to fine, in pixels.
+_COARSE, _STEPS = 6, (6, 3, 3, 2, 2, 1, 1)
+#: Largest shift, change of scale, and rotation of about 5 degrees.
+_LOWEST, _HIGHEST = (-0.5, -0.5, -0.45, -0.45, -0.08), (0.5, 0.5, 0.1, 0.1, 0.08)
+#: Enlargement of the image that is moved: interpolation at its own pixels blurs those between them.
+_FACTOR = 3
+_HALF = (SIDE - 1) / 2
+_AXIS = np.linspace(-1, 1, SIDE)
+_Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
+_WINDOW = np.outer(np.hanning(SIDE + 2)[1:-1], np.hanning(SIDE + 2)[1:-1])
+#: Similarity from which two images are the same: above the highest measured of other patients, 0.875, and below the
+#: lowest of duplicates, except of croppings by 15 % of endoscopies (0.90), which can be missed.
 LIMIT = 0.905
-#: Radii of the blurs removed while aligning, coarse to fine, and of the comparison; of its local scale, in pixels.
-ALIGNING, FINE, LOCAL = (6, 6, 3, 3, 2, 2), 1, 4
+#: Radii of the blur removed in the comparison, and of its local scale, in pixels.
+FINE, LOCAL = 1, 4
 #: Grey levels added to the local scale, so that the noise of an even area does not count.
 NOISE = 1.0
-#: Scales that the alignment starts from, and its largest shift and change of scale, in parts of the half width.
-STARTS, MAX_MOVE = (0.0, -0.04), 0.1
 #: Images of a study that are compared, if it has more: all slices of an exported volume are equal, or none. Eight
 #: slices compared with those of three cases took 4.3 s, of 4.7 s for the whole report.
 MAX_COMPARED = 2
-#: Pixels at the border that a crop may have lost.
-MARGIN = 5
-_AXIS = np.linspace(-1, 1, SIDE)
-_Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
-_INNER = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A place that the refinement begins with: *moving* is moved onto *fixed*."""
+
+    correlation: float
+    moving: Plane
+    fixed: Plane
+    place: Place
 
 
 def prints_of(images: Sequence[Rgb]) -> npt.NDArray[np.uint8]:
@@ -74,13 +101,13 @@ def shows_the_same(ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]) -
 
 def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
     """Return the correlation of two prints after one is aligned to the other, or mirrored and turned, -1 to 1."""
-    moving, fixed = one.astype(np.float32), other.astype(np.float32)
-    if min(moving.std(), fixed.std()) < NOISE:
+    ours, theirs = one.astype(np.float32), other.astype(np.float32)
+    if min(ours.std(), theirs.std()) < NOISE:
         return -1.0
-    detail, sharp = _detail(fixed), {radius: _without_blur(fixed, radius) for radius in {*ALIGNING}}
-    if (turned := _turned(_detail(moving), detail)) >= LIMIT:
+    if (turned := _turned(_detail(ours), _detail(theirs))) >= LIMIT:
         return turned
-    return max(_correlation(_detail(_sample(moving, _aligned(moving, sharp, start))), detail) for start in STARTS)
+    pair = _aligned(ours, theirs)
+    return max(turned, _correlation(*map(_detail, pair))) if pair else turned
 
 
 def _turned(ours: Plane, theirs: Plane) -> float:
@@ -89,55 +116,88 @@ def _turned(ours: Plane, theirs: Plane) -> float:
     return max(abs(_correlation(np.rot90(one, times), theirs)) for one in mirrored for times in range(4))
 
 
-def _aligned(moving: Plane, sharp: Mapping[int, Plane], scale: float) -> npt.NDArray[np.float64]:
-    """Return shift and scale (x, y, x, y) from Gauss-Newton steps, also fitted to the gain.
+def _aligned(one: Plane, other: Plane) -> tuple[Plane, Plane] | None:
+    """Return both images, one of them moved onto the other, with equally fine detail; None if nothing fits."""
+    start = max((_start(*pair) for pair in ((one, other), (other, one))), key=lambda found: found.correlation)
+    if start.correlation < _MIN_COARSE:
+        return None
+    large = _resized(start.moving, SIDE * _FACTOR)
+    place = _refined(large, start.fixed, start.place)
+    # An enlarged image has less detail than the other one, which loses it here.
+    kept = round(SIDE * min(1.0, 1.05 + place[2:4].mean()))
+    return _moved(large, place), _resized(_resized(start.fixed, kept), SIDE)
 
-    *sharp* has the other print without its blur of each radius.
-    """
-    place = np.array([0.0, 0.0, scale, scale])
-    for radius in ALIGNING:
-        ours, theirs = _without_blur(_sample(moving, place), radius), sharp[radius]
-        down, across = np.gradient(ours, axis=0), np.gradient(ours, axis=1)
-        half = (SIDE - 1) / 2
-        columns = [across * half, down * half, across * half * _X, down * half * _Y, ours]
+
+def _start(moving: Plane, fixed: Plane) -> _Start:
+    """Return the change of scale and shift at which the coarse shapes correlate most."""
+    coarse = _without_blur(fixed, _COARSE) * _WINDOW
+    spectrum, size = np.fft.rfft2(coarse), np.linalg.norm(coarse)
+    large = _resized(moving, SIDE * _FACTOR)
+    found = []
+    for scale in _SCALES:
+        place = np.array([0.0, 0.0, scale, scale, 0.0])
+        shape = _without_blur(_moved(large, place), _COARSE) * _WINDOW
+        fits = np.fft.irfft2(np.conj(np.fft.rfft2(shape)) * spectrum, (SIDE, SIDE))
+        near = np.arange(-(reach := int(-scale * SIDE / 2) + 4), reach + 1)
+        down, across = np.unravel_index(fits[np.ix_(near, near)].argmax(), (len(near), len(near)))
+        place[:2] = -near[[across, down]] / _HALF * (1 + scale)
+        best = fits[near[down], near[across]] / (np.linalg.norm(shape) * size + 1e-9)
+        found.append(_Start(float(best), moving, fixed, place))
+    return max(found, key=lambda start: start.correlation)
+
+
+def _refined(large: Plane, fixed: Plane, place: Place) -> Place:
+    """Return *place* after Gauss-Newton steps, also fitted to the gain."""
+    sharp = {radius: _without_blur(fixed, radius) for radius in {*_STEPS}}
+    for radius in _STEPS:
+        ours, theirs = _without_blur(_moved(large, place), radius), sharp[radius]
+        slope = _HALF / (1 + place[2])
+        down, across = np.gradient(ours, axis=0) * slope, np.gradient(ours, axis=1) * slope
+        columns = [across, down, across * _X, down * _Y, down * _X - across * _Y, ours]
         slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)
         normal = slopes.T @ slopes + np.eye(len(columns))
         step = np.linalg.solve(normal, slopes.T @ (theirs - ours)[_INNER].ravel())
-        place = np.clip(place + step[:4], -MAX_MOVE, MAX_MOVE)
+        place = np.clip(place + step[:5], _LOWEST, _HIGHEST)
     return place
 
 
-def _sample(plane: Plane, place: npt.NDArray[np.float64]) -> Plane:
-    """Return *plane* shifted and scaled, by bilinear interpolation: along its rows, then along its columns."""
-    (above, below), (left, right) = (_between(place[axis], place[axis + 2]) for axis in (1, 0))
-    rows = plane[above] * (1 - below)[:, None] + plane[above + 1] * below[:, None]
-    sampled: Plane = (rows[:, left] * (1 - right) + rows[:, left + 1] * right).astype(np.float32)
-    return sampled
+def _moved(large: Plane, place: Place) -> Plane:
+    """Return an image of SIDE pixels, sampled from one of SIDE * _FACTOR by bilinear interpolation."""
+    across, down, wider, higher, turn = place
+    x, y = _X * (1 + wider) - _Y * turn + across, _Y * (1 + higher) + _X * turn + down
+    (left, right), (above, below) = _between(x), _between(y)
+    flat, side = large.ravel(), SIDE * _FACTOR
+    at = above * side + left
+    upper = flat[at] * (1 - right) + flat[at + 1] * right
+    lower = flat[at + side] * (1 - right) + flat[at + side + 1] * right
+    moved: Plane = upper * (1 - below) + lower * below
+    return moved
 
 
-def _between(shift: float, scale: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return for each place along an axis the pixel before the one that it is sampled at, and the distance from it."""
-    at = np.clip((_AXIS * (1 + scale) + shift + 1) / 2 * (SIDE - 1), 0, SIDE - 1.001)
+def _between(place: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return for each place the pixel of the enlarged image before it, and the distance from that pixel."""
+    at = np.clip(((place + 1) * _HALF + 0.5) * _FACTOR - 0.5, 0, SIDE * _FACTOR - 1.001)
     before = at.astype(np.int64)
-    return before, at - before
+    return before, (at - before).astype(np.float32)
 
 
-def _detail(plane: Plane) -> Plane:
-    """Return what a blur leaves, relative to its size nearby: edges as strong as a skull's decide nothing alone."""
-    fine = _without_blur(plane, FINE)
-    detail: Plane = fine / (np.sqrt(np.maximum(_blurred(fine * fine, LOCAL), 0)) + np.float32(NOISE))
-    return detail
+def _resized(plane: Plane, side: int) -> Plane:
+    if len(plane) == side:
+        return plane
+    image = Image.fromarray(np.asarray(plane, np.float32)).resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
 def _without_blur(plane: Plane, radius: int) -> Plane:
+    """Return *plane* less its mean over a square of 2 * *radius* + 1 pixels."""
     return plane - _blurred(plane, radius)
 
 
 def _blurred(plane: Plane, radius: int) -> Plane:
     """Return the mean over a square of 2 * *radius* + 1 pixels; beyond the border the pixels there are repeated."""
     along = _means(radius)
-    blurred: Plane = along @ plane @ along.T
-    return blurred
+    mean: Plane = along @ plane @ along.T
+    return mean
 
 
 @cache
@@ -148,6 +208,13 @@ def _means(radius: int) -> npt.NDArray[np.float32]:
         near = np.clip(np.arange(place - radius, place + radius + 1), 0, SIDE - 1)
         np.add.at(matrix[place], near, 1 / len(near))
     return matrix
+
+
+def _detail(plane: Plane) -> Plane:
+    """Return what a blur leaves, relative to its size nearby: edges as strong as a skull's decide nothing alone."""
+    fine = _without_blur(plane, FINE)
+    detail: Plane = fine / (np.sqrt(np.maximum(_blurred(fine * fine, LOCAL), 0)) + np.float32(NOISE))
+    return detail
 
 
 def _correlation(one: Plane, other: Plane) -> float:

@@ -34,6 +34,16 @@ def cropped(image: Rgb, share: float) -> Rgb:
     return np.asarray(inner.resize(image.shape[1::-1], Image.Resampling.BILINEAR))
 
 
+def framed(image: Rgb, share: float) -> Rgb:
+    border = round(len(image) * share)
+    large = Image.fromarray(np.pad(image, ((border, border), (border, border), (0, 0))))
+    return np.asarray(large.resize(image.shape[1::-1], Image.Resampling.BILINEAR))
+
+
+def rotated(image: Rgb, degrees: float) -> Rgb:
+    return np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BILINEAR))
+
+
 def with_grey_noise(image: Rgb) -> Rgb:
     noise = np.random.default_rng(1).integers(-1, 2, image.shape[:2])[..., None]
     return np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
@@ -46,6 +56,10 @@ def exposed(image: Rgb) -> Rgb:
 EXPORTS: dict[str, Callable[[Rgb], Rgb]] = {
     "one grey level": with_grey_noise,
     "cropped": lambda image: cropped(image, 0.02),
+    "cropped by a tenth": lambda image: cropped(image, 0.1),
+    "framed": lambda image: framed(image, 0.1),
+    "rotated": lambda image: rotated(image, 2),
+    "rotated back": lambda image: rotated(image, -3),
     "mirrored": lambda image: image[:, ::-1],
     "turned": np.rot90,
     "upside down and inverted": lambda image: 255 - image[::-1],
