@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
-#: Regularisation of the regression, in units of the mean squared token.
-RIDGE = 0.05
+#: Regularisations of the regression, in units of the mean squared token. The reference set's own patients, each scored
+#: without itself, decide between them (docs/measurements/2026-11-29-grounding-quiet.md): slices of few heads need more
+#: than radiographs of many chests.
+RIDGES = (0.05, 0.2, 0.5, 1.0)
 #: Labels of fewer images are ignored: the direction would describe one patient.
 MIN_IMAGES_PER_LABEL = 3
 #: Labels of fewer patients have no threshold, and below the second number none for omissions: their scores do not
@@ -148,15 +150,10 @@ def ridge_regression(
         return _without_labels()
     present = np.array([[name in image for name in names] for image in fitted])
     targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
-    kernel = inputs @ inputs.T / inputs.shape[1]
-    ridge = RIDGE * np.trace(kernel) / len(kernel)
-    kernel[np.diag_indices_from(kernel)] += ridge
-    inverse = np.linalg.inv(kernel)
-    dual = inverse @ targets
     patients = np.array(owners[: len(fitted)])
     rows = [np.flatnonzero(patients == owner) for owner in np.unique(patients)]
+    ridge, inverse, dual, alone = _cross_validated(inputs @ inputs.T / inputs.shape[1], targets, rows)
     # Each patient left out: in-sample scores would overweight the labels that are hard to predict.
-    alone = _scores_without(rows, rows, targets, inverse, dual)
     unit = alone.std(axis=0) + 1e-6
     weights = (inputs.T @ dual / inputs.shape[1] / unit).astype(np.float32)
     # As a study is scored: without the cases that it quotes.
@@ -165,6 +162,32 @@ def ridge_regression(
     scores = _scores_without(left_out, rows, targets, inverse, dual) / unit
     images = FittedImages.of(inputs, inverse, dual / unit, list(patients)) if keep_images else None
     return Regression(tuple(names), weights, *_thresholds_of_labels(scores, present, rows), images)
+
+
+class _Fit(NamedTuple):
+    """A regression in its dual form, and the scores of all images, each patient's without its own images."""
+
+    ridge: float
+    inverse: Array
+    dual: Array
+    alone: Array
+
+
+def _cross_validated(kernel: Array, targets: Array, rows: Sequence[npt.NDArray[np.intp]]) -> _Fit:
+    """Return the fit, of those with RIDGES, that predicts patients best who are left out; *rows* are their images."""
+    # Each label has the same weight, however rare it is.
+    variance = np.maximum((targets**2).mean(axis=0), 1e-12)
+    fits = (_fit(kernel, targets, rows, part) for part in RIDGES)
+    return min(fits, key=lambda fit: float((((targets - fit.alone) ** 2).mean(axis=0) / variance).mean()))
+
+
+def _fit(kernel: Array, targets: Array, rows: Sequence[npt.NDArray[np.intp]], part: float) -> _Fit:
+    """Return the fit with the regularisation *part* of the mean of the kernel's diagonal."""
+    ridge = part * float(np.trace(kernel)) / len(kernel)
+    system = kernel + np.float32(ridge) * np.eye(len(kernel), dtype=np.float32)
+    inverse = np.linalg.inv(system).astype(np.float32, copy=False)
+    dual = inverse @ targets
+    return _Fit(ridge, inverse, dual, _scores_without(rows, rows, targets, inverse, dual))
 
 
 def _scores_without(
