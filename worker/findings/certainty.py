@@ -36,7 +36,8 @@ _EMPTY_BOX = re.compile(r"\[\s*\]|\u2610")
 #: Between a sign of a finding and its doubted name.
 _DOUBTFUL_CAUSE = re.compile(
     r",?\s*(?:which |that )?(?:may|might|could|possibly|probably|likely)\b[^,;]*\b"
-    r"(?:represent|reflect|indicate|suggest|due to|be an?)\w*\b[^,;]*"
+    r"(?:represent|reflect|indicate|suggest|due to|be an?)\w*\b[^,;]*|"
+    rf",\s*(?:most )?(?:possibly|probably|likely) (?:an? )?(?:(?:{lexicon.SIZE.pattern}) )?"
 )
 #: Between the findings of a list that is denied as a whole: "pneumothorax, effusion: none".
 _ENUMERATED = re.compile(r"(?:\s|,|/|\b(?:and|or|acute|focal)\b)*")

@@ -27,7 +27,8 @@ _NOT_SEEN = (
     rf"|no longer) {triggers.SEEN}{triggers.NOT_TO}|absent|excluded|ruled out|unlikely(?!{triggers.CAUSING}\b)"
 )
 _DENIED = (
-    rf"(?:none{_NO_SIDE}|nil|absent|negative|neg|unlikely)(?: (?:is |are |was |were )?{triggers.SEEN})?{_TAIL}|"
+    rf"(?:none{_NO_SIDE}|nil|absent|negative|neg|unlikely){_TAIL}|none (?:is |are |was |were )?{triggers.SEEN}\b"
+    rf"{_NO_SIDE}|"
     r"(?:0|n|no|false|without|(?:no|without) (?:evidence|signs?)(?: of (?:any|this|these|it))?|"
     rf"nothing(?: to suggest| seen)?){_STOP}|[-\u2013](?=\s*\))|"
     rf"(?!absent|unlikely)(?:{_NOT_SEEN}|{triggers.RESOLVED})\b"

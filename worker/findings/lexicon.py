@@ -70,7 +70,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("pulmonary oedema", (
         r"(?:pulmonary|interstitial|alveolar|cardiogenic|lung) o?edema|(?:vascular|venous|pulmonary) congestion|"
         r"(?:congestive )?(?:heart|cardiac) failure|(?:fluid|volume) overload|"
-        r"(?:(?<=no )|(?<=without )|(?<=overt )|(?<=frank )|(?<=florid )|"
+        r"(?:(?<=no )|(?<=without )|(?<=overt )|(?<=frank )|(?<=florid )|(?<=evidence of )|"
         r"(?<=consolidation or )|(?<=consolidation, or )|(?<=congestion or ))o?edema"
     )),
     ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?:,? \w+){0,6}? ribs?"),
@@ -109,7 +109,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     )),
     ("infarct", r"infarct(?:s|ion|ions)?|(?:isch(?:a)?emic|acute|established) strokes?|lacunes?"),
     ("hydrocephalus", (
-        r"hydrocephalus|ventriculomegaly|(?:enlarge(?:d|ment)|dilat(?:ed|"
+        r"hydrocephalus|ventriculomegaly|(?<!ex vacuo )(?:enlarge(?:d|ment)|dilat(?:ed|"
         r"ation))(?: of)?(?: the)?(?: lateral| third| fourth)? ventricles?|ventricles (?:are |appear )?(?:not |"
         r"\w+ly )?(?:enlarged|dilated)|"
         r"ventricular (?:dilat(?:at)?ion|enlargement)|ventricular system is (?:not )?(?:enlarged|dilated)"
