@@ -111,10 +111,11 @@ class Chain:
         """Insert the rows of *entries*; return sequence and hash of the last one."""
         rows, last = [], self._last
         for sequence, entry in enumerate(entries, start=self._sequence + 1):
-            row = {"chain": self._number, "sequence": sequence, **_plain(entry), "previous": last}
-            last = digest(row)
-            rows.append(row | {"hash": last})
-        session.connection().exec_driver_sql(INSERT, {"rows": _json(rows)})
+            row = _json({"chain": self._number, "sequence": sequence, **_plain(entry), "previous": last})
+            last = _sha256(row)
+            # Not encoded again: a page of the work list has many studies.
+            rows.append(f'{row[:-1]},"hash":"{last}"}}')
+        session.connection().exec_driver_sql(INSERT, {"rows": f"[{','.join(rows)}]"})
         return self._sequence + len(rows), last
 
     def _start(self, session: Session) -> None:
@@ -133,12 +134,16 @@ class Chain:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    return {column: getattr(entry, column) for column in ENTRY}
+    return {column: getattr(entry, column) for column in ENTRY} | {"studies": list(map(str, entry.studies))}
 
 
 def digest(row: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a row without its hash, in an encoding that the stored values give again."""
-    return hashlib.sha256(_json(row).encode()).hexdigest()
+    return _sha256(_json(row))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _json(value: Any) -> str:
