@@ -9,6 +9,8 @@ import hmac
 import json
 import time
 import uuid
+from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -17,6 +19,8 @@ from db.models import CursorSecret
 from db.operations.filters import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from sqlalchemy import URL
     from sqlalchemy.orm import Session
 
@@ -35,7 +39,7 @@ class Cursors:
 
     def __init__(self, secret: str, *listed: Any) -> None:
         """*listed* is all that determines the list: its name, filters, order, and the caller's restriction."""
-        self._key = hmac.digest(secret.encode(), json.dumps(listed, default=str).encode(), "sha256")
+        self._key = hmac.digest(secret.encode(), json.dumps(listed, default=_plain).encode(), "sha256")
 
     def encode(self, position: Position) -> str:
         """Return *position* as URL-safe text."""
@@ -58,11 +62,25 @@ class Cursors:
         return hmac.digest(self._key, plain, "sha256")[:SIGNATURE_BYTES]
 
 
-def of_list(session: Session, *listed: Any) -> Cursors:
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def of_list(session: Session, *listed: Hashable) -> Cursors:
     """Return the cursors of a list, signed with the secret of this database; *listed* as for `Cursors`."""
+    return _cursors(_secret(session), listed)
+
+
+# Open work lists ask for the same list again and again.
+@lru_cache(maxsize=64)
+def _cursors(secret: str, listed: tuple[Hashable, ...]) -> Cursors:
+    return Cursors(secret, *listed)
+
+
+def _secret(session: Session) -> str:
     database = session.get_bind().engine.url
     secret, read_at = _secrets.get(database, ("", float("-inf")))
     if time.monotonic() - read_at > KEPT_SECONDS:
         secret = session.scalars(select(CursorSecret.secret)).one()
         _secrets[database] = secret, time.monotonic()
-    return Cursors(secret, *listed)
+    return secret

@@ -35,7 +35,7 @@ class Recall:
     def page(self, caller: Caller, listed: str, find: Callable[..., list[R]]) -> tuple[list[R], str | None]:
         """Return what *find* finds, the newest first, and the cursor of the next page; *listed* names the list."""
         seen = caller.principal.ae_titles
-        own = cursor.of_list(caller.session, listed, self.used, None if seen is None else sorted(seen))
+        own = cursor.of_list(caller.session, listed, self.used, None if seen is None else tuple(sorted(seen)))
         start = work_list.position(own, self.after)
         rows = find(caller.session, self.used, seen, limit=self.limit + 1, after=start and start.study_id)
         shown = rows[: self.limit]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - FastAPI reads annotations at run time
 import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlencode
 
@@ -100,8 +99,8 @@ def _bounded(time: dt.datetime | None, name: str) -> dt.datetime | None:
 def cursors(caller: Caller, chosen: Filters, sort: Sort) -> Cursors:
     """Return the cursors of a work list."""
     seen = caller.principal.ae_titles
-    restriction = None if seen is None else sorted(seen)
-    return cursor.of_list(caller.session, "studies", asdict(chosen), sort, restriction)
+    restriction = None if seen is None else tuple(sorted(seen))
+    return cursor.of_list(caller.session, "studies", chosen, sort, restriction)
 
 
 def position(own: Cursors, after: str | None) -> Position | None:
