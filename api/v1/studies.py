@@ -10,7 +10,7 @@ from api.errors import Problem
 from api.v1 import reading
 from api.v1.acts import Event
 from api.v1.requests import work_list
-from api.v1.schemas import Study, StudyPage, StudyWithContent
+from api.v1.schemas import StudyPage, StudyWithContent
 from db.operations import history
 from db.operations.filters import Filters, Sort
 
@@ -35,7 +35,7 @@ def list_studies(
     page = reading.page(caller, limit=limit, filters=filters, after=work_list.position(own, after), sort=sort)
     following = None if page.following is None else own.encode(page.following)
     reading.mark(caller, page.studies, request.app.state.settings)
-    body = StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
+    body = StudyPage.model_validate({"studies": page.studies, "next": following})
     return Response(body.model_dump_json(), media_type="application/json", headers=work_list.link(request, following))
 
 

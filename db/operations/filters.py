@@ -147,6 +147,10 @@ class Filters:
         return [made() if wanted else ~made() for wanted, made in flags if wanted is not None]
 
 
+#: Of the list of all studies.
+NO_FILTERS = Filters()
+
+
 def conditions_of_few(session: Session, filters: Filters) -> list[ColumnElement[bool]] | None:
     """Return the conditions with the studies in place of the words of their description, if there are few.
 

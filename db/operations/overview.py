@@ -13,18 +13,19 @@ from sqlalchemy import ColumnElement, and_, exists, func, select, text, true
 
 from db.models import Instance, Job, Report, ReportCheck, Study
 from db.operations import heartbeats, queue_figures
-from db.operations.filters import Filters, Position, Sort, conditions_of_few, displayed_state
+from db.operations.filters import NO_FILTERS, Filters, Position, Sort, conditions_of_few, displayed_state
 from db.operations.heartbeats import Role
 from db.reports import list_marks
+from db.session import compiled
 from db.states import DisplayedState, JobKind, JobState
 from db.studies.visibility import visible
 
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from sqlalchemy import Row, Select
+    from sqlalchemy import CursorResult, Row, Select
     from sqlalchemy.orm import Session
 
 #: Latest reports whose durations the forecast averages.
@@ -191,9 +192,9 @@ def _studies(
 
 # Open work lists ask for the same page again and again: making the statement takes longer than to execute it.
 @lru_cache(maxsize=64)
-def _listed(limit: int, filters: Filters, after: Position | None, sort: Sort) -> Select[Any]:
+def _listed(limit: int, filters: Filters, after: Position | None, sort: Sort) -> Callable[[Session], CursorResult[Any]]:
     conditions = filters.conditions() + ([] if after is None else [sort.after(after)])
-    return _studies(*conditions, limit=limit, sort=sort)
+    return compiled(_studies(*conditions, limit=limit, sort=sort))
 
 
 def _line(row: Row[Any]) -> StudyLine:
@@ -208,15 +209,17 @@ def page(
     session: Session,
     *,
     limit: int,
-    filters: Filters | None = None,
+    filters: Filters = NO_FILTERS,
     after: Position | None = None,
     sort: Sort = Sort.ARRIVAL,
 ) -> Page:
     """Return a page of studies that meet *filters*, in the order of *sort*, behind the position *after* if given."""
-    wanted, behind = filters or Filters(), [] if after is None else [sort.after(after)]
-    few, rows = conditions_of_few(session, wanted), limit + 1
-    query = _listed(rows, wanted, after, sort) if few is None else _studies(*few, *behind, limit=rows, sort=sort)
-    lines = [_line(row) for row in session.execute(query)]
+    behind = [] if after is None else [sort.after(after)]
+    few, rows = conditions_of_few(session, filters), limit + 1
+    if few is None:
+        lines = [_line(row) for row in _listed(rows, filters, after, sort)(session)]
+    else:
+        lines = [_line(row) for row in session.execute(_studies(*few, *behind, limit=rows, sort=sort))]
     last = lines[limit - 1] if len(lines) > limit else None
     return Page(lines[:limit], None if last is None else Position(last.received_at, last.id, last.priority))
 
@@ -272,14 +275,10 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
 
 
 def _seconds_per_report(session: Session) -> float | None:
-    latest = (
-        select((Job.finished_at - Job.claimed_at).label("took"))
-        # The last condition is that of the index.
-        .where(Job.kind == JobKind.REPORT, Job.state == JobState.FINISHED, Job.finished_at.is_not(None))
-        .order_by(Job.finished_at.desc())
-        .limit(FORECAST_REPORTS)
-        .subquery()
-    )
+    took = (Job.finished_at - Job.claimed_at).label("took")
+    # The last condition is that of the index.
+    ended = Job.kind == JobKind.REPORT, Job.state == JobState.FINISHED, Job.finished_at.is_not(None)
+    latest = select(took).where(*ended).order_by(Job.finished_at.desc()).limit(FORECAST_REPORTS).subquery()
     seconds = session.scalar(select(func.extract("epoch", func.avg(latest.c.took))))
     return None if seconds is None else float(seconds)
 

@@ -55,6 +55,8 @@ class Reader(NamedTuple):
 
 def readers(found: Collection[tuple[str, float]], caller: str) -> list[Reader]:
     """Return the readers in a value of READERS whose time has not ended; *caller* is the principal that asks."""
+    if not found:
+        return []
     now = dt.datetime.now(dt.UTC)
     named = [Reader(name, _until(opened), name == caller) for name, opened in found]
     return [reader for reader in named if reader.until > now]
