@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from db.settings import Settings
@@ -53,16 +53,24 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def require_readable(*paths: Path | None) -> None:
+    """Raise OSError, with its name, for the first file that cannot be read: errors of OpenSSL have no name."""
+    for path in paths:
+        if path is not None:
+            path.open("rb").close()
+
+
 def no_password() -> str:
     """Refuse an encrypted key: OpenSSL would ask for its password at the terminal, and wait."""
     raise ConfigurationError("the TLS key is encrypted: store it without a password, readable by Prelim's user only")
 
 
-def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authorities: Iterable[Path]) -> None:
+def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authorities: Sequence[Path]) -> None:
     """Load the own certificate, if there is one, and the *authorities* of peers; raises ConfigurationError."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     try:
+        require_readable(*authorities, certificate, key)
         for path in authorities:
             context.load_verify_locations(path)
         if certificate is not None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.tls import CIPHERS, no_password
+from dicom_listener.receive.tls import CIPHERS, no_password, require_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,6 +63,7 @@ class Repository(NamedTuple):
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(CIPHERS)
         try:
+            require_readable(audit.audit_syslog_ca, audit.audit_syslog_certificate, audit.audit_syslog_key)
             if audit.audit_syslog_ca is not None:
                 context.load_verify_locations(audit.audit_syslog_ca)
             if audit.audit_syslog_certificate is not None:
