@@ -42,7 +42,8 @@ def reachable(installation: Installation) -> Finding:
 
 def _cause(error: Exception, url: str) -> str:
     """Return the first line of the client's message, without the password should it quote the URL."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    # Of Sentinel, the objects of the client follow.
+    line = (str(error).splitlines() or [type(error).__name__])[0].partition(" : <")[0]
     _, _, password = url.rpartition("@")[0].rpartition(":")
     return line.replace(password, "***") if password else line
 

@@ -187,6 +187,19 @@ def examine_clock(installation: Installation) -> Finding:
     return warning(f"{found} ({here})", "synchronize the clocks of all machines (chrony, NTP)")
 
 
+def examine_order(installation: Installation) -> Finding:
+    """Find studies of the future: the clock of this database, or of the one before, was set back."""
+    (ahead,) = installation.row(
+        "SELECT coalesce(extract(epoch FROM max(first_received_at) - clock_timestamp()), 0)::float FROM studies"
+    )
+    if ahead <= MAX_SKEW_SECONDS:
+        return ok("no study is of the future")
+    return warning(
+        f"the latest study was received {ahead / 3600:.1f} h after now: the database's clock was set back",
+        "set the clock (chrony, NTP; a battery that is empty loses it) before studies arrive under wrong times",
+    )
+
+
 def examine_pooler(installation: Installation) -> Finding:
     """Find a connection pooler that shares the sessions of PostgreSQL."""
     try:
@@ -247,5 +260,6 @@ CHECKS = (
     Check("database_connections", "a process without a connection fails at its work", examine_connections),
     Check("database_transactions", "an open transaction keeps old rows: tables and queries grow", examine_transactions),
     Check("clock", "settle times and waiting times compare the clocks of machines", examine_clock),
+    Check("clock_order", "ages, leases and retention count from the times of rows", examine_order),
     Check("database_pooler", "LISTEN and the limits of sessions need one session for each client", examine_pooler),
 )

@@ -259,6 +259,12 @@ def wrong_clock(site: Site) -> None:
     site.patch.setattr(database_server.time, "time", lambda: now() + 10)
 
 
+def studies_of_the_future(site: Site) -> None:
+    Arrivals(site.values["database_url"]).image()
+    with transaction(site.values["database_url"]) as session:
+        session.execute(text("UPDATE studies SET first_received_at = now() + interval '2 hours'"))
+
+
 @contextmanager
 def pooler_of_transactions(site: Site) -> Iterator[None]:
     folder = site.path / "pooler"
@@ -442,6 +448,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "database_connections": too_many_slots,
     "database_transactions": open_transaction,
     "clock": wrong_clock,
+    "clock_order": studies_of_the_future,
     "database_pooler": pooler_of_transactions,
     "schema": old_schema,
     "processes": worker_alone,

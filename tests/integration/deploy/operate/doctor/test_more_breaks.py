@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from db.errors import ConfigurationError
 from db.models import ReferenceSnapshot
 from db.session import transaction
+from deploy.embedded.server_process import free_port
 from deploy.operate.doctor import listener_certificate, ports, preflight
 from deploy.operate.doctor.finding import Level
 from tests.certificates import write_certificate
@@ -131,6 +132,22 @@ def test_encrypted_key_is_refused_instead_of_asked_for_at_the_terminal(site: Sit
 
     assert found.level is Level.FAULT
     assert "is encrypted" in found.found
+
+
+@pytest.mark.parametrize("setting", ["tls_certificate", "tls_key", "tls_client_ca"])
+def test_missing_file_of_tls_is_named(site: Site, setting: str) -> None:
+    site.values[setting] = site.path / "none.pem"
+    found = site.finding("tls")
+
+    assert (found.level, "none.pem" in found.found) == (Level.FAULT, True)
+
+
+def test_sentinels_that_are_away_are_named_without_objects_of_the_client(site: Site) -> None:
+    site.values["broker_url"] = f"sentinel://:correct-horse-battery@127.0.0.1:{free_port()}/0?master_name=other"
+    found = site.finding("broker")
+
+    assert (found.level, "<" in found.found) == (Level.FAULT, False)
+    assert "correct-horse" not in repr(found)
 
 
 def test_certificate_that_is_not_valid_yet_is_a_fault(site: Site) -> None:
