@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
 import structlog
@@ -26,6 +27,8 @@ STOP_SECONDS = 20.0  # a fast shutdown writes one checkpoint of at most shared_b
 POLL_SECONDS = 0.02
 RETRY_SECONDS = 0.2  # the processes of a killed server need about this long to end
 LOOPBACK = "127.0.0.1"
+#: Latest ports of `free_port`: the kernel may choose one again that was closed a moment ago.
+_returned: deque[int] = deque(maxlen=100)
 
 
 class ServerError(PrelimError):
@@ -151,7 +154,11 @@ class Server(ABC):
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port on loopback that was free a moment ago, another one at each call."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _returned:
+            _returned.append(port)
+            return port
