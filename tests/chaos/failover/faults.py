@@ -16,6 +16,7 @@ from db.jobs import redis_client
 from db.models import Instance, Job, Report
 from db.session import transaction
 from tests.chaos import nemesis
+from tests.chaos.checker import all_ended
 from tests.chaos.failover.pair import Pair
 from tests.polling import wait_until
 from tests.sentinels import Sentinels
@@ -41,14 +42,20 @@ AWAY_SECONDS = (1.0, 5.0)
 
 
 class Recoveries:
-    """Seconds from each fault until work went on, by the name of the fault; infinite if it did not in time."""
+    """Seconds from each fault until work went on, by the name of the fault; infinite if it did not in time.
 
-    def __init__(self) -> None:
+    Nothing is noted of a fault after the last work: *is_sending* returns whether more is sent.
+    """
+
+    def __init__(self, is_sending: Callable[[], bool]) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._is_sending = is_sending
 
     def wait(self, system: System, name: str, since: float, *conditions: Callable[[System, float], bool]) -> None:
         """Let the system go on until all *conditions* hold for work after *since*."""
         while not all(condition(system, since) for condition in conditions):
+            if not self._is_sending() and has_nothing_to_do(system):
+                return
             if time.time() - since > RECOVERY_SECONDS:
                 self.seconds[name].append(float("inf"))
                 return
@@ -56,8 +63,16 @@ class Recoveries:
         self.seconds[name].append(time.time() - since)
 
     def violations(self) -> list[str]:
+        """Return a sentence for each fault after which no work went on in time."""
         late = [name for name, seconds in self.seconds.items() if max(seconds) > RECOVERY_SECONDS]
         return [f"no work within {RECOVERY_SECONDS} s after: {name}" for name in late]
+
+
+def has_nothing_to_do(system: System) -> bool:
+    """Return whether all that was sent has its reports."""
+    with suppress(OperationalError):
+        return all_ended(system, system.planned)
+    return False
 
 
 def indexes_and_reports(system: System, since: float) -> bool:
@@ -103,7 +118,7 @@ class ReplicaFaults:
     """The faults of one run; each waits until work goes on, so that every one is measured."""
 
     def __init__(self, is_sending: Callable[[], bool]) -> None:
-        self.recoveries = Recoveries()
+        self.recoveries = Recoveries(is_sending)
         self._is_sending = is_sending
 
     def promote_standby(self, system: System, rng: random.Random) -> None:
