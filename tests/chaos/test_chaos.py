@@ -20,6 +20,7 @@ from tests.chaos.children import ENDLESS, HUNG, STUCK
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
 from tests.chaos.run import run
 from tests.chaos.system import running_system
+from tests.long_form import size
 from tests.polling import wait_until
 from worker.process import SHUTDOWN_GRACE_SECONDS
 
@@ -47,8 +48,8 @@ ASYNCHRONOUS_SEED = 2
 
 
 def test_nothing_is_lost_or_written_twice_under_faults(tmp_path: Path) -> None:
-    # As long as one seed of a recorded series; `make chaos` has three times the faults.
-    outcome = run(SEED, studies=200, seconds=60, folder=tmp_path / "system")
+    # The long form is one seed of a recorded series; `make chaos` has three times its faults.
+    outcome = run(SEED, studies=size(100, 200), seconds=size(30, 60), folder=tmp_path / "system")
     assert outcome.violations == []
 
 

@@ -22,6 +22,7 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.fuzz.listener import Broken, Subject, fuzz, listening
 from tests.fuzz.wire import LAST, P_DATA_TF, Client, c_store_rq, ct_slice, echoes, pdu, pdv, status
+from tests.long_form import size
 from tests.polling import runs, wait_until
 
 if TYPE_CHECKING:
@@ -297,8 +298,8 @@ def send_until(subject: Subject, end: float, cuts: list[int]) -> None:
                 cuts.append(client.connection.getsockname()[1])
 
 
-#: Of the test that kills a process every second: TESTS_KILLED_SECONDS=60 for its long form.
-KILLED_SECONDS = int(os.environ.get("TESTS_KILLED_SECONDS", "30"))
+#: Of the test that kills a process every second: TESTS_KILLED_SECONDS=60 for a longer one.
+KILLED_SECONDS = int(os.environ.get("TESTS_KILLED_SECONDS") or size(12, 30))
 
 
 @pytest.mark.slow
@@ -361,5 +362,5 @@ def test_ten_thousand_connections_are_accepted_while_processes_are_replaced(tmp_
 def test_fuzzer_finds_nothing_with_two_processes(tmp_path: Path) -> None:
     with listening(tmp_path, listener_processes=2) as subject:
         wait_until(lambda: len(statuses(subject)) == 2)
-        assert fuzz(subject, seed=20260101, seconds=30) > 10
+        assert fuzz(subject, seed=20260101, seconds=size(12, 30)) > size(4, 10)
         assert subject.acknowledged
