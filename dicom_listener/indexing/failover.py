@@ -70,11 +70,12 @@ class RowRecovery:
         self._settings = settings
         self._stop = stop
         self._spool = Spool(settings.spool)
-        #: Timeline on which all stored files were looked up, that on which the objects were, and files without a row.
+        #: Timeline on which all stored files were looked up, and those that had no row.
         self._searched: Timeline | None = None
-        self._objects_searched: Timeline | None = None
         self._without_row: set[str] = set()
+        #: Files that were returned, or brought back; objects that cannot be.
         self._returned: set[str] = set()
+        self._unreadable: set[str] = set()
 
     def run_once(self) -> None:
         """Return the files without a row if the database continues another timeline than before; then wait.
@@ -104,30 +105,32 @@ class RowRecovery:
             self._searched = current
         self._remove_images()
         self._return_lost()
-        if self._without_row or self._stop.is_set() or not self._are_objects_named(current):
+        if self._without_row or self._stop.is_set() or not self._are_objects_named():
             return False
         self._delete_objects()
         return True
 
-    def _are_objects_named(self, current: Timeline) -> bool:
+    def _are_objects_named(self) -> bool:
         """Return whether rows name all objects that a failover may concern; bring the others back, to be returned."""
-        if self._objects_searched == current or self._settings.storage.storage_url is None:
+        if self._settings.storage.storage_url is None:
             return True
         try:
-            for file_path in lost_objects.without_row(self._settings, _seen(self._spool.timeline)):
-                if self._stop.is_set():
-                    return False
-                self._bring_back(file_path)
+            listed = lost_objects.without_row(self._settings, _seen(self._spool.timeline))
+            unknown = set(itertools.takewhile(lambda _: not self._stop.is_set(), listed)) - self._unreadable
+            brought_back = [path for path in sorted(unknown - self._returned) if self._bring_back(path)]
         except Unavailable as error:
             log.warning("objects.not_searched", error=str(error))
             self._stop.wait(STORAGE_SECONDS)
             return False
-        self._objects_searched = current
-        if self._without_row:
-            log.warning("objects.brought_back", objects=len(self._without_row))
-        return not self._without_row
+        if brought_back:
+            log.warning("objects.brought_back", objects=len(brought_back))
+        # Listed again after each: another dispatcher may bring one back whose file was sent again.
+        there = {file_path for file_path in unknown if self._path(file_path).exists()}
+        self._without_row |= there
+        self._note_objects((unknown & self._returned) - there)
+        return not unknown and not self._stop.is_set()
 
-    def _bring_back(self, file_path: str) -> None:
+    def _bring_back(self, file_path: str) -> bool:
         try:
             lost_objects.bring_back(self._settings, file_path)
         except Unavailable:
@@ -136,8 +139,10 @@ class RowRecovery:
             # The others must not wait for it; the audit names it.
             cause = str(error) if isinstance(error, StorageError) else error.strerror
             log.error("row.not_recovered", file=self._path(file_path).name, error=cause)  # noqa: TRY400
-        else:
-            self._without_row.add(file_path)
+            self._unreadable.add(file_path)
+            return False
+        self._returned.add(file_path)
+        return True
 
     def _search(self) -> set[str]:
         errors: list[OSError] = []
@@ -173,11 +178,14 @@ class RowRecovery:
 
     def _delete_objects(self) -> None:
         """Have the objects deleted of returned files that are stored under another path now, or were sent again."""
-        gone = {file_path for file_path in self._returned if not self._path(file_path).exists()}
-        if gone and self._settings.storage.storage_url is not None:
-            with transaction(self._settings.database()) as session:
-                file_deletions.note_objects(session, gone - lost_rows.known(self._settings, gone))
+        if self._settings.storage.storage_url is not None:
+            self._note_objects({file_path for file_path in self._returned if not self._path(file_path).exists()})
         self._returned.clear()
+
+    def _note_objects(self, gone: set[str]) -> None:
+        if left := gone - lost_rows.known(self._settings, gone):
+            with transaction(self._settings.database()) as session:
+                file_deletions.note_objects(session, left)
 
     def _return(self, file_path: str) -> None:
         try:

@@ -127,6 +127,31 @@ def test_damaged_object_delays_no_other(settings: Settings, storage: FakeStorage
     assert [row.file_path for row in rows(settings, Instance)] == [second]
 
 
+def test_object_whose_file_was_sent_again_is_deleted_whichever_dispatcher_ends_first(
+    settings: Settings, storage: FakeStorage, recovery: RowRecovery
+) -> None:
+    sent = image()
+    store(settings, sent)
+    (before,) = moved(settings, 0)
+    lose_rows(settings)
+    store(settings, sent)
+    indexer.run_once(settings)
+    note_other_timeline(settings)
+    second = RowRecovery(settings, threading.Event())
+    # Both bring it back; one returns it, and it is dropped as a duplicate before the other one looks again.
+    recovery.run_once()
+    second.run_once()
+    recovery.run_once()
+    indexer.run_once(settings)
+    for _ in range(3):
+        second.run_once()
+
+    assert [row.file_path for row in rows(settings, FileDeletion)] == [before.file_path]  # type: ignore[arg-type]
+    assert file_deletions.delete_files(settings) is None
+    (row,) = moved(settings, 0)
+    assert storage.keys() == [object_files.key(row.file_path)]
+
+
 def test_noted_deletion_of_an_object_holds_after_a_failover(
     settings: Settings, storage: FakeStorage, recovery: RowRecovery
 ) -> None:
