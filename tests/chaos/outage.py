@@ -22,7 +22,7 @@ from db.models import Report
 from db.session import transaction
 from db.storage import moves
 from tests.chaos import checker
-from tests.chaos.modality import History, Modality, plan
+from tests.chaos.modality import RESPONSE_SECONDS, History, Modality, plan
 from tests.chaos.system import System, running_system, single
 from tests.chaos.test_chaos import ONE_WORKER
 from tests.object_storage import seaweed
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from tests.object_storage import Seaweed
 
 MODALITIES = 4
-#: Seconds of sending before and after the outage, and until the backlog must have drained.
-AROUND_SECONDS, DRAIN_SECONDS = 30.0, 600.0
+#: Seconds of sending before the outage, for comparison, and at least after it; until the backlog must have drained.
+BEFORE_SECONDS, AFTER_SECONDS, DRAIN_SECONDS = 90.0, 60.0, 600.0
 console = Console(width=160, highlight=False)
 
 
@@ -62,7 +62,7 @@ class Outage:
 
     def __init__(self, system: System, storage: Seaweed, seconds: float, rate: float) -> None:
         self._system, self._storage, self._seconds = system, storage, seconds
-        whole = seconds + 2 * AROUND_SECONDS
+        whole = BEFORE_SECONDS + seconds + AFTER_SECONDS
         self._studies = plan(round(whole * rate), random.Random(16), {"plain": 4, "stat": 1})
         self._history = History()
         port = system.settings.dicom.dicom_port
@@ -76,17 +76,18 @@ class Outage:
         """Return the violations."""
         for sender in self._senders:
             sender.start()
-        self._system.supervise_for(AROUND_SECONDS)
+        self._system.supervise_for(BEFORE_SECONDS)
         self._print("before")
         self._storage.stop(kill=True)
         away_from, reports = time.monotonic(), self._reports()
         self._system.supervise_for(self._seconds)
         self._print(f"after {self._seconds:.0f} s without the storage")
         console.print(f"reports meanwhile: {self._reports() - reports}")
-        self._storage.start()
         back_at, backlog = time.monotonic(), self._waiting().files
-        drained = self._drain()
-        console.print(f"backlog: {backlog} files, drained {drained:.1f} s after the return, beside the senders")
+        self._storage.start()
+        self._drain()
+        drained = time.monotonic() - back_at
+        console.print(f"backlog: {backlog} files, drained {drained:.1f} s after its start, beside the senders")
         while any(sender.is_alive() for sender in self._senders):
             self._system.supervise_for(0.2)
         while not checker.all_ended(self._system, self._studies) and time.monotonic() - back_at < DRAIN_SECONDS:
@@ -96,18 +97,17 @@ class Outage:
         self._print_slowest(away_from, back_at)
         return self._violations(drained)
 
-    def _drain(self) -> float:
-        """Wait until only files of the last seconds wait; return the seconds."""
+    def _drain(self) -> None:
+        """Wait until only files of the last seconds wait."""
         began = time.monotonic()
         while (left := self._waiting()).files and left.oldest_seconds > 2 and time.monotonic() - began < DRAIN_SECONDS:
             self._system.supervise_for(0.2)
-        return time.monotonic() - began
 
     def _violations(self, drained: float) -> list[str]:
         found = checker.violations(self._system, self._studies, self._history)
-        refused, unanswered = sum(self._history.refused.values()), self._history.unanswered
-        if refused or unanswered:
-            found.append(f"{refused} objects were refused, {unanswered} not answered")
+        # One that is not answered in time is sent again, and may be so on a busy machine.
+        if refused := sum(self._history.refused.values()):
+            found.append(f"{refused} objects were refused")
         if drained >= DRAIN_SECONDS:
             found.append(f"the backlog did not drain within {DRAIN_SECONDS:.0f} s")
         return found
@@ -138,7 +138,8 @@ class Outage:
             ordered = sorted(found) or [0.0]
             p95 = ordered[int(0.95 * (len(ordered) - 1))]
             console.print(f"acknowledged in, {name}: median {ordered[len(ordered) // 2]:.3f} s, p95 {p95:.3f} s")
-            console.print(f"    of {len(found)} objects; slowest {ordered[-1]:.2f} s")
+            late = sum(took >= RESPONSE_SECONDS for took in found)
+            console.print(f"    of {len(found)} objects; slowest {ordered[-1]:.2f} s; {late} not answered in time")
 
 
 @contextmanager
