@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 def store_without_study(port: int, count: int) -> None:
     """Send *count* objects without a Study Instance UID in one association."""
     sender = AE("CT_1")
-    sender.network_timeout = sender.dimse_timeout = 120
+    sender.acse_timeout = sender.network_timeout = sender.dimse_timeout = 120
     sender.add_requested_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
     association = sender.associate("127.0.0.1", port)
+    assert association.is_established
     dataset = image()
     del dataset.StudyInstanceUID
     for _ in range(count):

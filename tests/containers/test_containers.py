@@ -172,8 +172,8 @@ def test_refused_objects_are_counted_and_not_logged_one_by_one(containers: Conta
 
     store_without_study(containers.dicom_port, REFUSED)
 
-    wait_until(lambda: podman("exec", listener, "python3", "-c", COUNTED) == str(REFUSED))
-    wait_until(lambda: "association.released" in lines_of(listener)[-1])
+    wait_until(lambda: podman("exec", listener, "python3", "-c", COUNTED) == str(REFUSED), 180)
+    wait_until(lambda: "association.released" in lines_of(listener)[-1], 180)
     assert len(lines_of(listener)) - before <= MAX_LINES
 
 
