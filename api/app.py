@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 
 from api import error_handlers
 from api.access.gate import Gate
@@ -29,6 +30,9 @@ DESCRIPTION = (
     "Preliminary radiology reports with their evidence, questions about studies, the state of every study, and"
     " decisions about their identity."
 )
+#: FastAPI exports requests with their query strings, which hold the Patient ID of a search, and texts of exceptions, as
+#: soon as another package or a variable of the environment configures OpenTelemetry.
+TELEMETRY = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -42,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_with_decoder,
+        telemetry=TELEMETRY,
     )
     app.state.settings = settings
     app.state.tokens = Tokens(settings)
