@@ -35,4 +35,9 @@ LABELS: dict[str, set[str]] = {
     "prelim_objects_indexed": set(),
     "prelim_oldest_waiting_seconds": set(),
     "prelim_queued_jobs": set(),
+    "prelim_trace_spans_rejected": set(),
+    "prelim_traces_sent": set(),
+    "prelim_traces_skipped": set(),
+    "prelim_traces_waiting": set(),
+    "prelim_traces_waiting_seconds": set(),
 }

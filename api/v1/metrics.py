@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from api.access.authenticate import authorize
 from db.access import audit_queue
+from db.jobs import trace_queue
 from db.operations import (
     alarms,
     disk,
@@ -104,6 +105,7 @@ class SystemCollector(Collector):
         yield from self._engines(alive)
         yield from self._ages(alive)
         yield from self._audit_log()
+        yield from self._traces()
 
     def _releases(self, alive: Sequence[Process]) -> Metric:
         """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
@@ -206,6 +208,19 @@ class SystemCollector(Collector):
             yield GaugeMetricFamily("prelim_audit_rows_waiting", about, found.rows)
             about = "Time for which the oldest of them waits; 0 if none waits."
             yield GaugeMetricFamily("prelim_audit_waiting_seconds", about, found.seconds)
+
+    def _traces(self) -> Iterable[Metric]:
+        """Yield the figures of the traces, if they are sent to a collector."""
+        found = trace_queue.figures(self._session)
+        if found is not None:
+            yield GaugeMetricFamily("prelim_traces_waiting", "Ended jobs whose trace waits.", found.waiting)
+            about = "Time since the end of the oldest of them; 0 if none waits."
+            yield GaugeMetricFamily("prelim_traces_waiting_seconds", about, found.seconds)
+            yield CounterMetricFamily("prelim_traces_sent", "Jobs whose trace the collector has.", found.sent)
+            about = "Jobs whose trace was not sent, because it waited for a day."
+            yield CounterMetricFamily("prelim_traces_skipped", about, found.skipped)
+            about = "Spans that the collector rejected in batches that it accepted."
+            yield CounterMetricFamily("prelim_trace_spans_rejected", about, found.rejected)
 
     def _ages(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
         """Yield the ages of the last canary, backup and verification; of the latter two nothing before the first."""

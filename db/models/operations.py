@@ -1,9 +1,10 @@
-"""Heartbeats of processes, the backups made and the canaries sent."""
+"""Heartbeats of processes, the backups made, the canaries sent and the traces exported."""
 
 import datetime as dt
+import uuid
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -79,3 +80,28 @@ class Canary(Base):
     problem: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("(ended_at IS NULL) = (problem IS NULL)", name="ended_has_a_result"),)
+
+
+class TraceExport(Base):
+    """Export of traces to a collector (db.jobs.trace_queue); its one row exists while they are exported."""
+
+    __tablename__ = "trace_export"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    #: End and id of the last job whose trace was sent; jobs that ended before the first start are not.
+    until: Mapped[dt.datetime] = database_time()
+    last_job: Mapped[uuid.UUID] = mapped_column(server_default=text("'00000000-0000-0000-0000-000000000000'"))
+    #: Process whose turn it is, up to the second time on the database's clock.
+    owner: Mapped[str | None]
+    lease_until: Mapped[dt.datetime | None]
+    #: Why the last attempt failed; empty after a success.
+    problem: Mapped[str] = mapped_column(server_default=text("''"))
+    #: Jobs that were sent, jobs that became too old to be sent, and spans that the collector rejected.
+    sent: Mapped[int] = mapped_column(server_default=text("0"))
+    skipped: Mapped[int] = mapped_column(server_default=text("0"))
+    rejected: Mapped[int] = mapped_column(server_default=text("0"))
+
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("(owner IS NULL) = (lease_until IS NULL)", name="owner_has_a_lease"),
+    )

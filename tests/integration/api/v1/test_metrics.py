@@ -14,6 +14,7 @@ from sqlalchemy import select, text, update
 
 from api.v1 import metrics
 from db.access import audit_queue, keys
+from db.jobs import trace_queue
 from db.models import AuditRow, Canary, Job, Study
 from db.operations import alarms, heartbeats
 from db.session import transaction
@@ -185,6 +186,7 @@ def test_exactly_the_listed_metrics_and_labels_are_exported(
         heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
         session.add(Canary(study_instance_uid="2.25.1"))
         audit_queue.begin(session)
+        trace_queue.begin(session)
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} for family in families(anonymous)
     }
