@@ -40,6 +40,8 @@ LIBRARY_LEVELS = {
     "pydicom": logging.CRITICAL,
     # Its lines quote what the peer sent; dicom_listener and its commands report every failure themselves.
     "pynetdicom": logging.CRITICAL,
+    # A line or more for each attempt to send a batch; deploy.operate.traces.sender reports an outage once.
+    "opentelemetry": logging.CRITICAL,
     # One line for each write to a connection that its client has closed.
     "asyncio": logging.ERROR,
     # Warnings of Python code: those of pydicom quote values.

@@ -48,6 +48,7 @@ class Role(StrEnum):
     FLOWER = "flower"
     CANARY = "canary"
     AUDIT_SENDER = "audit-sender"
+    TRACE_SENDER = "trace-sender"
 
 
 def name() -> str:

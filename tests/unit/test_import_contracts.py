@@ -53,6 +53,10 @@ VIOLATIONS = {
         ("api/v1/planted.py", "import transformers", "api.v1.planted -> transformers"),
     ],
     "faiss only in worker.retrieval": [("worker/model/planted_faiss.py", "import faiss", "planted_faiss -> faiss")],
+    "OpenTelemetry only in deploy.operate.traces.collector": [
+        ("deploy/operate/traces/planted.py", "import opentelemetry.sdk", "operate.traces.planted -> opentelemetry"),
+        ("worker/planted_traces.py", "import opentelemetry", "worker.planted_traces -> opentelemetry"),
+    ],
     "pynetdicom only in dicom_listener": [
         ("worker/images/planted_network.py", "import pynetdicom", "planted_network -> pynetdicom"),
     ],

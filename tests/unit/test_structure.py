@@ -44,6 +44,7 @@ SAME_MEANING = {
     "reference": "reference cases and snapshots: their tables, and the queries on them",
     "reports": "report versions, and their tables",
     "rules": "the rules of tasks, and the commands for them",
+    "sender": "a process that sends rows of the database: of the audit log, of ended jobs",
     "studies": "the life of a study, its table, its routes",
 }
 #: First words that make a docstring a riddle: the contract starts with a verb or a noun.

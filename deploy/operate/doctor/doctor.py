@@ -26,6 +26,7 @@ from deploy.operate.doctor import (
     ports,
 )
 from deploy.operate.doctor.finding import Finding, Installation, Level, NotChecked, fault, not_checked, warning
+from deploy.operate.traces import collector_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,7 @@ CHECKS = (
     *database_server.CHECKS,
     *database_content.CHECKS,
     *repository_check.CHECKS,
+    *collector_check.CHECKS,
     *broker.CHECKS,
     *object_storage.CHECKS,
     *model_files.CHECKS,

@@ -96,7 +96,7 @@ def test_every_dependency_has_its_reason() -> None:
     reasons, extras = (REPOSITORY / "docs" / "dependencies.md").read_text(), project["optional-dependencies"]
     wanted = [
         *project["dependencies"],
-        *(each for extra in ("worker", "embedded", "evaluate") for each in extras[extra]),
+        *(each for extra in ("worker", "embedded", "evaluate", "otel") for each in extras[extra]),
     ]
     names = [requirement.split("=")[0].split("[")[0] for requirement in wanted]
 

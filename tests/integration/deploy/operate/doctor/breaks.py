@@ -322,6 +322,10 @@ def repository_that_is_away(site: Site) -> None:
     site.values["audit_syslog_url"] = f"syslog+tls://127.0.0.1:{free_port()}"
 
 
+def collector_that_is_away(site: Site) -> None:
+    site.values["traces_url"] = f"http://127.0.0.1:{free_port()}"
+
+
 def interrupted_erasure(site: Site) -> None:
     with transaction(site.values["database_url"]) as session:
         session.execute(text("INSERT INTO patient_erasures (fingerprint) VALUES ('a')"))
@@ -461,6 +465,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "reference_index": index_of_another_checkpoint,
     "erasures": interrupted_erasure,
     "audit_repository": repository_that_is_away,
+    "traces": collector_that_is_away,
     "broker": unreachable_broker,
     "broker_version": other_release_of_redis,
     "broker_persistence": configured("appendonly", "no"),

@@ -1,0 +1,1 @@
+"""Traces of ended jobs, read from the database and sent to a collector by OTLP."""
