@@ -50,7 +50,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     raise typer.Exit(run(console, as_json=as_json))
 
 
-RoleArgument = Annotated[str, typer.Argument(help="listener, dispatcher, worker, api, flower, canary or audit-sender.")]
+RoleArgument = Annotated[
+    str, typer.Argument(help="listener, dispatcher, worker, api, flower, canary, audit-sender or trace-sender.")
+]
 
 
 @command()

@@ -176,6 +176,7 @@ PROCESSES = (
     Process(Role.FLOWER, ("prelim", "flower"), check_flower, probe=probe_flower),
     Process(Role.CANARY, ("prelim", "canary"), runs(Role.CANARY)),
     Process(Role.AUDIT_SENDER, ("prelim", "audit-log", "send"), runs(Role.AUDIT_SENDER)),
+    Process(Role.TRACE_SENDER, ("prelim", "send-traces"), runs(Role.TRACE_SENDER)),
 )
 
 
@@ -183,4 +184,5 @@ def configured(processes: Iterable[Process], settings: Settings) -> list[Process
     """Return the processes without those that the settings switch off."""
     off = {Role.CANARY} if not settings.operations.canary_seconds else set()
     off |= {Role.AUDIT_SENDER} if settings.audit.audit_syslog_url is None else set()
+    off |= {Role.TRACE_SENDER} if settings.operations.traces_url is None else set()
     return [process for process in processes if process.name not in off]

@@ -24,7 +24,7 @@ SECRETS = "/run/secrets"
 #: Seconds for an answer over HTTP.
 ANSWER_SECONDS = 3.0
 MAX_ANSWER_BYTES = 65536
-ROLES = ("listener", "dispatcher", "worker", "api", "flower", "canary", "audit-sender")
+ROLES = ("listener", "dispatcher", "worker", "api", "flower", "canary", "audit-sender", "trace-sender")
 #: A check returns the cause of a failure, empty if there is none.
 OK = ""
 

@@ -30,6 +30,6 @@ def open_collector(settings: Settings, seconds: float = SEND_SECONDS) -> Collect
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"PRELIM_TRACES_URL is set, and {error.name} is not installed: pip install 'prelim[otel]', or build the"
-            " image with EXTRAS=images,otel"
+            " image with EXTRA=otel"
         ) from error
     return Collector(settings.operations.traces_url, seconds)

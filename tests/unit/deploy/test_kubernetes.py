@@ -127,7 +127,7 @@ def test_images_of_others_are_those_of_the_compose_file() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_processes_have_the_commands_probes_and_grace_times_of_the_launcher(overlay: str) -> None:
     found = {component(workload): workload for workload in workloads(overlay)}
-    optional = {"flower": "monitoring", "audit-sender": "audit"}
+    optional = {"flower": "monitoring", "audit-sender": "audit", "trace-sender": "traces"}
 
     for process in PROCESSES:
         if optional.get(process.name, overlay) != overlay:
@@ -172,7 +172,7 @@ def test_environment_and_secret_files_are_settings(overlay: str) -> None:
 def test_pods_with_a_schema_wait_for_its_migration(overlay: str) -> None:
     for workload in workloads(overlay):
         before = [each["args"] for each in pod(workload).get("initContainers", ())]
-        waits = component(workload) in {"dispatcher", "worker", "api", "canary", "audit-sender"}
+        waits = component(workload) in {"dispatcher", "worker", "api", "canary", "audit-sender", "trace-sender"}
         assert before == ([list(MIGRATE)] if waits else [])
 
 
