@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
 
+from tests.conftest import missing
 from tests.packaging import hashes
 
 WRITTEN = {file: (hashes.FOLDER / f"{file}.txt").read_text() for file in hashes.FILES}
@@ -16,6 +18,9 @@ ENTRY = re.compile(r"^([a-z0-9-]+)==(\S+)( ; \S.*?)?((?: \\\n    --hash=sha256:[
 @pytest.mark.parametrize("file", hashes.FILES)
 def test_file_has_every_package_of_its_extras_with_version_marker_and_hashes(file: str) -> None:
     """Otherwise: `make hashes`."""
+    for requirement in hashes.direct(hashes.FILES[file], hashes.TARGETS[0]):
+        if requirement.name != "prelim" and not any(metadata.distributions(name=requirement.name)):
+            missing(f"{requirement.name}, whose dependencies it compares,")
     versions = hashes.pins()
     expected = {name: (versions[name], hashes.marker(targets)) for name, targets in hashes.sets()[file].items()}
 
