@@ -83,7 +83,8 @@ def certainty(sentence: str, mention: re.Match[str], after: int, verdict: Verdic
     history = _reaching(triggers.HISTORY, clause, here)
     if history and not triggers.HISTORY_END.search(clause, history.end(), here):
         return None
-    if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY, "uncertain"):
+    named = not triggers.PROCEDURE.search(clause, 0, here) and follows(triggers.CONSIDERED, "uncertain")
+    if sentence.rstrip().endswith("?") or named or follows(triggers.POST_UNCERTAINTY, "uncertain"):
         return "uncertain"
     doubt, denial = _reaching(triggers.UNCERTAINTY, clause, here), _reaching(triggers.NEGATION, clause, here)
     if doubt and denial and "," in clause[doubt.end() : max(denial.start(), doubt.end())]:
@@ -173,13 +174,34 @@ def _reaching(before: re.Pattern[str], clause: str, here: int) -> re.Match[str] 
     """
     found = [*before.finditer(clause, 0, here)]
     if found:
-        found = [t for t in found if not any(a <= t.start() < b for a, b in _named(clause))]
+        found = [
+            t for t in found if not any(a <= t.start() < b for a, b in _named(clause)) and not _is_value(clause, t)
+        ]
     if not found:
         return None
     trigger = found[-1].end()
+    if triggers.REMOVAL.fullmatch(found[-1].group()) and _is_beyond(clause, found[-1], here):
+        return None
     part = max((new.start() for new in _NEW_PART.finditer(clause, trigger, here)), default=-1)
     joined = triggers.REMOVAL.fullmatch(found[-1].group()) and not triggers.VERB.search(clause, trigger)
     return found[-1] if part < 0 or joined or _continues(clause, trigger, part, here) else None
+
+
+def _is_beyond(clause: str, removal: re.Match[str], here: int) -> bool:
+    """Return whether the mention at *here* is not of what was removed: "removal of the drain, new pneumothorax"."""
+    if triggers.NOT_REMOVED.search(clause, removal.end(), here):
+        return True
+    comma = clause.rfind(",", removal.end(), here)
+    if comma < 0:
+        return False
+    listed = triggers.LIST_OF.match(removal.group()) and _LIST_END.search(clause, comma)
+    return not listed or bool(triggers.AFTER_REMOVAL.match(clause) or lexicon.SIZE.search(clause, comma, here))
+
+
+def _is_value(clause: str, trigger: re.Match[str]) -> bool:
+    """Return whether "nil" is the value of the finding before it: "effusion nil nodule 4 mm"."""
+    before = clause[: trigger.start()].rstrip(" :=-")
+    return trigger.group() == "nil" and any(end == len(before) for _, end in _named(clause))
 
 
 @lru_cache(maxsize=64)

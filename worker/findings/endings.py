@@ -24,7 +24,8 @@ _SIZE_OR_SIDE = r"left|right|both|bilateral|small|tiny|trace|minimal|mild|modera
 #: Not "not seen to enhance" and "not previously seen", which deny a property and another time.
 _NOT_SEEN = (
     rf"(?:(?:not|cannot|never|neither|\w+n't)(?: be| been| have been)*(?: (?!previously|formerly|recently|newly)\w+ly)?"
-    rf"|no longer) {triggers.SEEN}{triggers.NOT_TO}|absent|excluded|ruled out|unlikely(?!{triggers.CAUSING}\b)"
+    rf") {triggers.SEEN}{triggers.NOT_TO}|{triggers.NO_LONGER}{triggers.NOT_TO}|absent|excluded|ruled out|"
+    rf"unlikely(?!{triggers.CAUSING}\b)"
 )
 _DENIED = (
     rf"(?:none{_NO_SIDE}|nil|absent|negative|neg|unlikely){_TAIL}|none (?:is |are |was |were )?{triggers.SEEN}\b"
@@ -40,7 +41,13 @@ _DOUBTED = (
     rf"suspected|indeterminate|unknown|n/?a)(?:{_STOP}|(?= (?:{_SIZE_OR_SIDE})\b))|"
     rf"\?(?:{_STOP}|(?=\s*(?:{_SIZE_OR_SIDE})\b))|(?:none|nil|absent|negative)\b"
 )
-_AFFIRMED = rf"present\b|(?:yes|true)\b|positive\b|pos\b|seen\b|noted\b|found\b|(?:y|\+){_STOP}"
+#: In brackets only a value affirms: "no effusion (seen previously) or nodule" does not.
+_AFFIRMED = (
+    rf"(?:present|seen|noted|found)\b(?:{_STOP}|(?<!\(present)(?<!\(seen)(?<!\(noted)(?<!\(found)"
+    rf"(?! {triggers.EARLIER})|"
+    r"(?= (?:today|now|bilaterally|(?:on|in|at) (?:the )?(?:left|right|both))\b))|"
+    rf"(?:yes|true)\b|positive\b|pos\b|(?:y|\+){_STOP}"
+)
 #: Between a label and its value, as in a table.
 _LABELS = r"(?:\s*[:=|(]|\s[\u2013\u2014-](?=\s))\s*"
 _VERB = r"\b(?:(?P<singular>is|was|has|isn't|wasn't|hasn't)|(?:are|were|have|aren't|weren't|haven't|can|could))\b"
@@ -53,7 +60,7 @@ _UNSURE = (
 _CANNOT = r"\b(?:can(?:not|'t| not)|could(?: not|n't)) be(?: \w+ly)? "
 
 _FORMS = re.compile(
-    rf"(?P<all>,?\s*\b(?:none|neither) of (?:which|these|them|the above)\b|"
+    rf"(?P<all>,?\s*\b{triggers.NONE_OF}|"
     rf",? (?:all|both|each) of which\b(?: \w+){{0,3}}? (?:{_NOT_SEEN}|{triggers.RESOLVED})\b|"
     rf"{_LABELS}(?:all|both|each)\b(?: \w+){{0,2}}? (?:none|nil|neg(?:ative)?|{_NOT_SEEN}|{triggers.RESOLVED})\b)|"
     rf"{_LABELS}(?:(?P<denied>{_DENIED})|(?P<doubted>{_DOUBTED})|(?P<affirmed>{_AFFIRMED}))|"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     OfList = Callable[[int], Verdict | None]
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "12"
+LABELLER_VERSION = "13"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -116,8 +116,10 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     )),
     ("midline shift", (
         r"midline (?:shift|deviation)|(?:(?<=no )|(?<=or ))shift(?=\s*(?:[.,;]|$|or\b|is\b))|"
-        r"(?:mm (?:of )?|left(?:ward)? |right(?:ward)? )shift(?! of)|"
-        r"(?<!mediastinal )(?<!tracheal )shift (?:to|towards?) the (?:left|right)|"
+        r"mm (?:of )?(?:(?:left|right) to )?(?:(?:left|right)(?:ward)? )?shift(?! of)|"
+        # Not "leukocytosis with left shift".
+        r"(?:(?<=ematoma with )|(?<=orrhage with )|(?<=infarct with )|(?<=effect with )|(?<=effect and ))"
+        r"(?:(?:left|right)(?:ward)? )?shift(?: (?:to|towards?) the (?:left|right))?(?! of)|"
         r"shift of (?:the )?midline(?: structures)?|"
         r"midline(?: structures)? (?:is |are )?(?:not )?(?:shifted|displaced|deviated)"
     )),

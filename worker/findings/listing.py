@@ -158,7 +158,7 @@ def _of_earlier(items: list[Item], number: int, ending: Ending) -> Verdict:
         return ending.polarity
     item, last = items[number], items[-1]
     separators = [other.separator for other in items[number:-1]]
-    joined = any(re.search(r"[a-z]", separator) for separator in separators)
+    joined = bool(re.search(r"[a-z]", separators[-1]))
     if any(";" in separator for separator in separators) and not (joined and ending.kind == "plural"):
         # As in "cardiomegaly; left effusion; pneumothorax: none".
         return "own" if item.detailed or ending.kind != "label" else "uncertain"
@@ -167,7 +167,16 @@ def _of_earlier(items: list[Item], number: int, ending: Ending) -> Verdict:
         return "own"
     if ending.kind == "singular" and not _OR.search(separators[-1]):
         return "own" if item.detailed and "," in separators[-1] else "uncertain"
-    return "uncertain" if _is_open(items, item, ending, joined=joined) else ending.polarity
+    return (
+        "uncertain" if _ends_before(items, number) or _is_open(items, item, ending, joined=joined) else ending.polarity
+    )
+
+
+def _ends_before(items: list[Item], number: int) -> bool:
+    """Return whether "and" ends the item's list before a comma: "cardiomegaly and effusion, nodules are not seen"."""
+    words = [bool(re.search(r"[a-z]", item.separator)) for item in items[:-1]]
+    commas = [at for at in range(number, len(words)) if not words[at] and "," in items[at].separator]
+    return any(words[: commas[-1]]) if commas else False
 
 
 def _is_open(items: list[Item], item: Item, ending: Ending, *, joined: bool) -> bool:

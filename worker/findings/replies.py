@@ -11,7 +11,7 @@ from worker.findings import lexicon, listing, triggers
 Reply = Literal["none of these", "none", "value"]
 
 _NONE_OF_THESE = re.compile(
-    r"\s*(?:none|neither) of (?:these|them|those|the above)\b|"
+    rf"\s*{triggers.NONE_OF}|"
     r"\s*(?:they|these|all)(?: of (?:these|them|the above))? (?:are |were )?(?:all )?"
     r"(?:absent|negative|excluded|ruled out)\s*[.;]?\s*$"
 )

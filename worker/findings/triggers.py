@@ -10,7 +10,7 @@ RESOLVED = (
     r"retrieved|evacuated|resected|excised|discontinued|disappeared|subsided|gone(?! (?:down|up)\b)|"
     r"(?:replaced|exchanged) (?:by|with|for))"
 )
-_REMOVAL = r"removal|evacuation|resection|excision|explantation|extraction|withdrawal"
+_REMOVAL = r"removal|evacuation|resection|excision|explantation|extraction"
 _BE = r"(?:is|are|was|were|has|have|had|been)"
 #: After "unlikely", between a sign and its cause: the cause is denied.
 CAUSING = r" to (?:represent|reflect|indicate|be due to)"
@@ -21,8 +21,35 @@ SEEN = (
     r"a feature|in evidence)"
 )
 _DATE = (
-    r"(?:(?:19|20)\d\d\b|\d{1,2}[/.]\d|"
+    r"(?:(?:19|20)\d\d\b|\d{1,2}[/.]\d{1,2}[/.](?:\d\d){1,2}\b|"
     r"(?:january|february|march|april|may|june|july|august|september|october|november|december)\b)"
+)
+#: After SEEN: at another time than that of the images. A date may be that of the images.
+_EARLIER = (
+    r"(?:before\b|previously|earlier|on (?:the )?(?:earlier|previous|prior|last|old)\b|"
+    r"in (?:an? )?(?:earlier|previous|prior)\b|at that time|last (?:week|month|year)|"
+    r"\w+ (?:days?|weeks?|months?|years?) ago)"
+)
+_ON_DATE = rf"(?:in|on) (?:\d{{1,2}} )?(?:early |late )?{_DATE}"
+EARLIER = rf"(?:{_EARLIER}|{_ON_DATE})"
+_NOT_THEN = r"not (?:yet )?(?:seen|present|visible|identified|noted|there)"
+#: Not after SEEN: "not seen to enhance" denies a property.
+NOT_TO = r"(?! to (?!the\b|date\b)\w)"
+#: Denies findings named before it; "none of them is larger than 5 mm" does not.
+NONE_OF = (
+    r"(?:none|neither) of (?:which|these|them|those|the above)(?: (?:findings|conditions|abnormalities|lesions|signs))?"
+    rf"(?=\s*(?:[.,;)]|$)|,? (?:(?:{_BE}|can|could|be|being|now|\w+ly) )*{SEEN}\b{NOT_TO}(?! {EARLIER}))"
+)
+#: Words about a finding that was visible once.
+NO_LONGER = (
+    rf"no longer (?:\w+ly |well )?(?:{SEEN}|delineated|"
+    r"(?:detect|appreci|defin|demonstr|discern|percept|recogni[sz]|measur|notice)\w*[ai]ble)"
+)
+_PLANNED = r"(?:recommended|advised|suggested|considered|planned|indicated|required|warranted|necessary)\b"
+#: A removal that has not taken place.
+_NOT_DONE = (
+    rf"\b(?:recommend(?:ed)?|advised?|attempted|planned|awaiting) (?:\w+ )?(?:{_REMOVAL})(?= of\b)|"
+    rf"\b(?:{_REMOVAL})(?= of(?:(?!\band\b)[^,;:])*? (?:is|be) (?:not )?{_PLANNED})"
 )
 #: Phrases that resemble a negation; blanked before the search for negations.
 PSEUDO_NEGATION = re.compile(
@@ -32,12 +59,11 @@ PSEUDO_NEGATION = re.compile(
     rf"{RESOLVED}\b"
     r"|\b(?:near(?:ly)?[- ]complete|almost complete|incomplete|partial) (?:resolution|clearing|removal)(?: of)?\b"
     r"|\bfail(?:s|ed|ure) to (?:resolve|clear|disappear|heal)\b|\bno interval removal of\b"
-    r"|\bnot (?:yet )?(?:seen|present|visible|identified|noted|there) (?:before\b|previously|earlier|"
-    r"on (?:the )?(?:earlier|previous|prior|last|old)\b|in (?:an? )?(?:earlier|previous|prior)\b|"
-    rf"(?:in|on) (?:\d{{1,2}} )?(?:early |late )?{_DATE}|at that time|last (?:week|month|year)|"
-    r"\w+ (?:days?|weeks?|months?|years?) ago)"
+    rf"|\b{_NOT_THEN} {_EARLIER}|"
+    rf"(?:(?<=, )|(?<=(?:that|hich) was )|(?<=(?:that|hich) were )){_NOT_THEN} {_ON_DATE}"
     rf"|\bnot (?:previously|formerly) {SEEN}"
     r"|\bunlikely to be (?:malignant|benign|significant|relevant|acute|traumatic|infectious|infective)\b"
+    rf"|{_NOT_DONE}"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b|\b(?:not|never) (?:without|free of|clear of|devoid of)\b"
 )
@@ -65,9 +91,9 @@ NEGATION = re.compile(
     r"(?:is|are|was|were|has|have)\b)|"
     r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|"
     rf"unlikely{CAUSING}|rather than|instead of|denies|mimics?|mimicking|simulat(?:es|ing)|"
-    r"nor|neither|never|nil|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
+    r"nor|neither|never|nil(?!\s*(?:[.,;:)]|and\b|or\b|but\b))|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
     r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|"
-    rf"(?:{_REMOVAL}) of|"
+    rf"(?:removal|(?:(?<=after )|(?<=following )|(?<=post )|(?<=s/p )|(?<=interval ))(?:{_REMOVAL})) of|"
     rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}"
     r"(?:resolved|removed|absent|cleared|unlikely|excluded|healed(?= (?:\w+ )?ulcer))\b"
 )
@@ -79,15 +105,14 @@ HISTORY = re.compile(
 )
 #: Ends a history.
 HISTORY_END = re.compile(r"\b(?:with|now|today|presents?|presenting|shows?|currently)\b")
-#: Not after SEEN: "not seen to enhance" denies a property.
-NOT_TO = r"(?! to (?!the\b|date\b)\w)"
 #: After the finding.
 POST_NEGATION = re.compile(
     rf"\b(?:{_BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{SEEN}{NOT_TO}"
     rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?<!to be )(?<!should be )(?<!must be )"
     rf"(?:excluded|ruled out)|neither {SEEN}"
-    rf"|{RESOLVED}|unlikely(?!{CAUSING}\b)|no longer (?:{SEEN}|there|in place|in situ|persists?)|seen neither"
+    rf"|{RESOLVED}|unlikely(?!{CAUSING}\b)|{NO_LONGER}|no longer (?:there|in place|in situ|persists?|exists?)|"
+    r"seen neither"
     r"|not(?=\s*[.,;]))\b"
 )
 #: The same without a verb: "pneumothorax, resolved".
@@ -105,14 +130,22 @@ LIST_NEGATION = re.compile(
     rf"\s*[?:=;,\u2013-]?\s*(?:none(?: (?:is|are|was|were))?(?: {SEEN})?|nil|absent|negative|no|neither|not {SEEN})"
     r"\s*(?:[.,;]|$|today|now)|\s*\((?:none|nil|absent|negative|no|not seen|-)\)|"
     r"(?<=\w)[- ]free\b(?! (?:\w+ ){0,2}(?:air|gas|fluid))|"
-    r"(?<=\w)\s+(?:removal|extraction|explantation|resection)\b(?! of)"
+    rf"(?<=\w)\s+(?:removal|extraction|explantation|resection)\b(?! of| (?:(?:is|to be) )?{_PLANNED})"
 )
 #: Begins a new clause after a comma, which an earlier negation does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
 #: Begins words about another finding, which an earlier negation does not reach: "no necrosis within the tumour".
 BESIDE = r"\s+(?:within|adjacent to|around|surrounding|next to|beside|due to) (?:an?|the|this)\b"
+#: Begins a sentence, of which a comma ends the removal: "after removal of the drain, pneumothorax".
+AFTER_REMOVAL = re.compile(r"^\s*(?:after|following|since|post)\b")
+#: After a removal, words about what was not removed.
+NOT_REMOVED = re.compile(
+    r"(?<!along )(?<!together )\bwith\b|\b(?:new|persist\w*|residual|remain\w*|unchanged|stable|increas\w+|worsen\w+)\b"
+)
 #: Before a list of which "and the" joins the items: "removal of the line and the tube".
 REMOVAL = re.compile(rf"(?:{_REMOVAL}|resolution) of")
+#: The same, before a list with commas: after "resection of the left lobe", a comma begins another statement.
+LIST_OF = re.compile(r"(?:removal|resolution) of")
 VERB = re.compile(r"\b(?:is|are|was|were|has|have|remains?|persists?)\b")
 ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
 #: After a finding without a list before it.
@@ -134,8 +167,9 @@ UNCERTAINTY = re.compile(
     r"(?:can(?:not|'t)|unable to|not possible to|difficult to|hard to) (?:entirely |completely |fully |reliably )?"
     r"(?:exclude|rule out)|(?:to |please )?(?:exclude|rule out)|not (?:exclude|rule out)|"
     r"(?:evaluat(?:e|ion)|assess(?:ment)?|look|check) for|consider|favou?rs?|"
-    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|until|once|(?:suggestion|hint) of|presum(?:ed|"
-    r"ably)|query|in question|"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|until|"
+    r"(?<!\ba )(?<!the )(?<!was )(?<!were )(?<!at )once(?! (?:again|more|daily|weekly)\b)|"
+    r"(?:suggestion|hint) of|presum(?:ed|ably)|query|in question|"
     r"(?:distinguished|differentiated|distinguishable) from|"
     r"not (?:diagnostic|specific|conclusive|pathognomonic|typical) (?:of|for)|"
     r"whether|can(?:not|'t) be (?:said|sure|certain|assumed|guaranteed)|not (?:sure|certain|clear|known) (?:that|if)|"
@@ -145,6 +179,13 @@ UNCERTAINTY = re.compile(
 )
 #: Before the finding, which a later denial settles: "the suspected nodule is not confirmed".
 SUSPICION = re.compile(r"\b(?:possible|probable|suspected|questionable|equivocal|presumed)\b")
+#: After the finding, but not of what is done about it: "drainage of the effusion should be considered".
+CONSIDERED = re.compile(r"\b(?:should|must|could|may|might|can|to) be (?:considered(?! for\b)|sought|suspected)\b")
+PROCEDURE = re.compile(
+    r"\b(?:(?:of|for) (?:the|this|these|that|those|both)|"
+    r"(?:biopsy|drainage|evacuation|resection|excision|removal|aspiration|repair|exchange|treatment|imaging|follow-?up)"
+    r" (?:of|for)) (?:\w+ ){0,4}$"
+)
 #: After the finding.
 POST_UNCERTAINTY = re.compile(
     r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
@@ -152,7 +193,6 @@ POST_UNCERTAINTY = re.compile(
     r"favou?red)|"
     r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
     r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
-    r"(?:should|must|could|may|might|can|to) be (?:considered|sought|suspected)|"
     r"(?:should|must|to) be (?:excluded|ruled out)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
     r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
@@ -160,6 +200,7 @@ POST_UNCERTAINTY = re.compile(
     r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
     r"was (?:\w+ )?(?:seen|present|noted|visible) (?:on|in) (?:the |an? )?(?:previous|prior|earlier|last|old) (?:\w+ )?"
     r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?=\s*[.;]?\s*$)|"
+    rf"{_NOT_THEN} {_ON_DATE}|"
     r"if (?:present|any|real)|versus|vs\.?)\b"
 )
 _TERMINATION = (
