@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt  # noqa: TC003 - FastAPI reads annotations at run time
+import datetime as dt
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlencode
@@ -90,10 +90,10 @@ async def filters(
 
 
 def _bounded(time: dt.datetime | None, name: str) -> dt.datetime | None:
-    """Return *time*; near the ends of the calendar it cannot be converted to another zone."""
+    """Return *time* in UTC, so that equal times have one cursor; near the ends of the calendar it has no other zone."""
     if time is not None and not 1 < time.year < 9999:  # noqa: PLR2004 - the calendar
         raise invalid(f"{name}: expected a year from 2 to 9998")
-    return time
+    return time and time.astimezone(dt.UTC)
 
 
 def cursors(caller: Caller, chosen: Filters, sort: Sort) -> Cursors:

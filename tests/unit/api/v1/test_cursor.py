@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.v1.requests.cursor import Cursors
+from api.v1.requests.work_list import filters
 from db.operations.filters import Filters, Position, words
 
 POSITIONS = st.builds(
@@ -36,6 +38,19 @@ def test_cursor_of_another_list_or_installation_is_rejected(position: Position) 
     for other in (Cursors("secret", "studies", "failed"), Cursors("other", "studies", "queued")):
         with pytest.raises(ValueError, match="other filters"):
             OWN.decode(other.encode(position))
+
+
+@given(POSITIONS)
+def test_equal_times_of_two_zones_have_the_same_cursor(position: Position) -> None:
+    time = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
+    first, second = (
+        asyncio.run(filters(received_since=one, received_before=one))
+        for one in (time, time.astimezone(dt.timezone(dt.timedelta(hours=2))))
+    )
+
+    text = Cursors("secret", "studies", first).encode(position)
+
+    assert Cursors("secret", "studies", second).decode(text) == position
 
 
 @given(st.text(max_size=64))
