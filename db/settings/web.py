@@ -22,8 +22,9 @@ class Api(Section):
     )
     trusted_proxies: str = Field(
         default="127.0.0.1, ::1",
-        description="Proxies of which X-Forwarded-For and X-Forwarded-Proto are used: addresses and networks, with"
-        " commas. Limits of logins and the audit log have the address that such a proxy names; empty: none is used.",
+        description="Proxies of which X-Forwarded-For and X-Forwarded-Proto are used: addresses, or networks of proxies"
+        " only, with commas. Never a network that has clients: each of them could name any address. Limits of logins"
+        " and the audit log have the address that such a proxy names; empty: none is used.",
     )
     requests_per_minute: int = Field(default=0, ge=0, description="Maximum requests of a key or person; 0: no limit.")
     failed_logins_per_minute: int = Field(
