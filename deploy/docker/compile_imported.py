@@ -24,7 +24,7 @@ LATER = (
 
 def main() -> None:
     """Import the modules; a command of an extra that is not installed is left out."""
-    extras = {name for names in importlib.import_module("deploy.cli.app").EXTRAS.values() for name in names}
+    extra_of = importlib.import_module("deploy.cli.app").extra_of
     for package in PACKAGES:
         path = importlib.import_module(package).__path__
         names = [module.name for module in pkgutil.walk_packages(path, f"{package}.")]
@@ -32,7 +32,7 @@ def main() -> None:
             try:
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
-                if (error.name or "").partition(".")[0] not in extras:
+                if extra_of(error.name or "") is None:
                     raise
     for name in LATER:
         importlib.import_module(name)

