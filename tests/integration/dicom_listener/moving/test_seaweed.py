@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from db.models import Instance
 from db.session import transaction
 from db.storage import bucket, object_files
+from db.storage.errors import StorageError
 from deploy.operate import audit
 from deploy.operate.doctor import object_storage
 from deploy.operate.doctor.finding import Installation, Level
@@ -78,7 +79,10 @@ def test_object_in_parts_is_put_once(settings: Settings, monkeypatch: pytest.Mon
 
 def test_upload_without_an_end_is_listed_and_aborted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = object_files.required(object_files.bucket(settings))
-    objects._send("POST", "ab/large.dcm", {"uploads": ""})
+    monkeypatch.setattr(bucket, "MULTIPART", 10)
+    monkeypatch.setattr(bucket, "PART", 10)
+    with pytest.raises(StorageError):
+        objects.put("ab/large.dcm", io.BytesIO(b"a file that was changed"), 23, sha256(b"another file").hexdigest())
     (found,) = objects.uploads()
     assert found.key == "ab/large.dcm"
     assert found.begun_at is not None
