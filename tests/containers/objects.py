@@ -19,7 +19,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     generate_uid,
 )
-from pynetdicom import AE
+
+from tests.fuzz.wire import Client, ct_slice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,16 +28,12 @@ if TYPE_CHECKING:
 
 def store_without_study(port: int, count: int) -> None:
     """Send *count* objects without a Study Instance UID in one association."""
-    sender = AE("CT_1")
-    sender.acse_timeout = sender.network_timeout = sender.dimse_timeout = 120
-    sender.add_requested_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
-    association = sender.associate("127.0.0.1", port)
-    assert association.is_established
-    dataset = image()
-    del dataset.StudyInstanceUID
-    for _ in range(count):
-        association.send_c_store(dataset)
-    association.release()
+    # Not by pynetdicom 3.0.4: its thread for requests of the peer now and then takes an answer that a sender waits for.
+    with Client(port, seconds=120) as sender:
+        sender.associate()
+        for number in range(count):
+            sender.store(f"1.2.{number}", ct_slice(f"1.2.{number}", study=""))
+        sender.release()
 
 
 def image() -> Dataset:
