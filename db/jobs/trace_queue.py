@@ -79,7 +79,8 @@ FIGURES = text(f"""
     FROM trace_export CROSS JOIN LATERAL (
         SELECT count(*) AS jobs, min(finished_at) AS oldest FROM (
             SELECT finished_at FROM jobs
-            WHERE (finished_at, id) > (trace_export.until, trace_export.last_job) AND {OF_A_STUDY}
+            WHERE finished_at IS NOT NULL AND (finished_at, id) > (trace_export.until, trace_export.last_job)
+                AND {OF_A_STUDY}
             ORDER BY finished_at LIMIT :counted
         ) AS first
     ) AS found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event, select, text
 
-from db.jobs import claims, wakeups
+from db.jobs import claims, trace_queue, wakeups
 from db.models import ReferenceCase, Study
 from db.operations import outcomes, overview, quarantine, queue_figures, recall
 from db.operations.alarms import raised
@@ -41,6 +41,11 @@ def _totals(session: Session) -> None:
 def _study() -> Study:
     now = dt.datetime.now(dt.UTC)
     return Study(id=uuid.uuid4(), study_instance_uid="2.25.1", first_received_at=now, last_received_at=now)
+
+
+def _traces_that_wait(session: Session) -> None:
+    trace_queue.begin(session)
+    trace_queue.figures(session)
 
 
 QUERIES: dict[str, Callable[[Session], object]] = {
@@ -98,6 +103,7 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "seconds of a report": overview._seconds_per_report,
     "find": lambda session: _found(session, "A1"),
     "totals": _totals,
+    "traces that wait": _traces_that_wait,
     "trace": lambda session: timeline.of_study(session, _study()),
     "erase a reference case": lambda session: session.query(ReferenceCase).delete(),
 }
