@@ -70,6 +70,8 @@ class FakeStorage(ThreadingHTTPServer):
         #: Uploads of one page of their list.
         self.max_uploads = 1000
         self.lists_uploads = True
+        #: Lists the uploads of a whole key only, as MinIO does.
+        self.lists_whole_keys_only = False
         self.upload_numbers = itertools.count(1)
         self.requests: list[tuple[str, str]] = []
         #: Answers every request with this status.
@@ -206,7 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 403, _error("AccessDenied"), {}
         after = query.get("key-marker", ""), query.get("upload-id-marker", "")
         every = sorted((upload.key, number) for number, upload in self.server.uploads.items())
-        left = [each for each in every if each[0].startswith(query.get("prefix", "")) and each > after]
+        prefix = query.get("prefix", "")
+        is_listed = prefix.__eq__ if self.server.lists_whole_keys_only else (lambda key: key.startswith(prefix))
+        left = [each for each in every if is_listed(each[0]) and each > after]
         shown, more = left[: self.server.max_uploads], len(left) > self.server.max_uploads
         found = (
             f"<Upload><Key>{escape(key)}</Key><UploadId>{number}</UploadId>"

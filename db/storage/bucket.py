@@ -131,6 +131,12 @@ class Bucket:
         """Delete the parts of an upload; nothing happens if it has ended. Raises Unavailable."""
         self._send("DELETE", upload.key, {"uploadId": upload.upload_id})
 
+    def abort_parts(self, key: str) -> None:
+        """Delete the parts that interrupted uploads of this object have left; raises Unavailable."""
+        # By its whole key: MinIO lists no others.
+        for upload in [upload for upload in self.uploads(key) if upload.key == key]:
+            self.abort(upload)
+
     def require(self) -> Answer:
         """Raise Unavailable if the bucket cannot be listed; return the answer."""
         return self._send("GET", "", {"list-type": "2", "max-keys": "1", "prefix": self._prefix}, whole=True)
@@ -154,7 +160,7 @@ class Bucket:
     def _put_parts(self, key: str, file: IO[bytes], sha256: str) -> bool:
         if self.head(key) is not None:
             return False
-        self._abort_parts(key)
+        self.abort_parts(key)
         begun = self._send("POST", key, {"uploads": ""}, {CHECKSUM_TYPE: "SHA256", DIGEST: sha256})
         upload = {"uploadId": _element(begun).findtext("{*}UploadId") or ""}
         parts = "".join(
@@ -178,11 +184,6 @@ class Bucket:
         tag = answer.headers.get("etag", "").strip('"')
         sums = f"<ETag>&quot;{tag}&quot;</ETag><ChecksumSHA256>{_base64(digest)}</ChecksumSHA256>"
         return f"<Part><PartNumber>{number}</PartNumber>{sums}</Part>"
-
-    def _abort_parts(self, key: str) -> None:
-        """Delete the parts that an interrupted upload of this object has left."""
-        for upload in [upload for upload in self.uploads(key) if upload.key == key]:
-            self.abort(upload)
 
     def _listed(self, page: ET.Element) -> Iterator[Listed]:
         for found in page.iterfind("{*}Contents"):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
-    from db.storage.bucket import Bucket, Upload
+    from db.storage.bucket import Bucket
     from db.storage.errors import StorageError
 
 #: Time in which a file is deleted, unless the command was interrupted or the disk refused it.
@@ -207,8 +207,6 @@ class _Deletion:
         #: First error of a file, and of an object: the others would wait for the same.
         self.failure: OSError | StorageError | None = None
         self._unavailable: Unavailable | None = None
-        #: Uploads in parts of killed processes: no other process moves files meanwhile.
-        self._uploads: Sequence[Upload] | None = None
 
     def run(self, rows: Sequence[Row[str, bool]]) -> set[str]:
         """Delete files; return the paths of those that stay. Raises OSError if a folder cannot be flushed."""
@@ -255,12 +253,9 @@ class _Deletion:
         key = object_files.key(path)
         try:
             bucket = object_files.required(self._bucket)
-            if self._uploads is None:
-                self._uploads = [*bucket.uploads()]
             bucket.delete(key)
-            for upload in self._uploads:
-                if upload.key == key:
-                    bucket.abort(upload)
+            # Of killed processes: no other one moves files meanwhile.
+            bucket.abort_parts(key)
         except Unavailable as error:
             self._unavailable = error
             raise

@@ -77,7 +77,11 @@ def test_parts_and_pins_of_killed_processes_are_deleted_with_their_object(settin
     assert copies(settings) == []
 
 
-def test_parts_of_a_killed_upload_are_deleted_with_their_object(settings: Settings, storage: FakeStorage) -> None:
+@pytest.mark.parametrize("lists_whole_keys_only", [False, True])
+def test_parts_of_a_killed_upload_are_deleted_with_their_object(
+    settings: Settings, storage: FakeStorage, *, lists_whole_keys_only: bool
+) -> None:
+    storage.lists_whole_keys_only = lists_whole_keys_only
     (row,) = moved(settings)
     storage.uploads["killed"] = Begun(f"prelim/{object_files.key(row.file_path)}", parts={1: b"a part of an image"})
     storage.uploads["of another object"] = Begun("prelim/ab/other.dcm")
