@@ -12,6 +12,7 @@ import datetime as dt
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -36,6 +37,8 @@ STORE = "spool/store/"
 PINNED = dt.timedelta(hours=1)
 #: Between folder and name of a file in the cache; names begin with it nowhere else.
 SEPARATOR = "_"
+#: Keys of stored files: any other is that of another program, or could lead out of the store.
+KEY = re.compile(r"[0-9a-z]{2}/[^/]+\.dcm")
 
 
 class StoredFile(Protocol):

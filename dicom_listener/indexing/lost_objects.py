@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING
 
 from db.models import Instance
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
-#: Keys of stored files: any other could lead out of the store.
-KEY = re.compile(r"[0-9a-z]{2}/[^/]+\.dcm")
-
 
 def without_row(settings: Settings, since: dt.datetime) -> Iterator[str]:
     """Yield the paths of objects put after *since* that neither a row nor a noted deletion names.
@@ -30,16 +26,26 @@ def without_row(settings: Settings, since: dt.datetime) -> Iterator[str]:
     """
     listed = object_files.required(object_files.bucket(settings)).objects()
     paths = (
-        object_files.file_path(found.key) for found in listed if found.modified_at > since and KEY.fullmatch(found.key)
+        object_files.file_path(found.key)
+        for found in listed
+        if found.modified_at > since and object_files.KEY.fullmatch(found.key)
     )
     while page := [*itertools.islice(paths, lost_rows.PAGE)]:
         yield from sorted(set(page) - lost_rows.known(settings, page))
 
 
+def stored_before(settings: Settings, seconds: float) -> Iterator[str]:
+    """Yield the paths of objects that were put before a time; none without an object storage. Raises Unavailable."""
+    bucket = object_files.bucket(settings)
+    for found in () if bucket is None else bucket.objects():
+        if found.modified_at.timestamp() < seconds and object_files.KEY.fullmatch(found.key):
+            yield object_files.file_path(found.key)
+
+
 def bring_back(settings: Settings, file_path: str) -> Path:
     """Read an object to its place in the store, durably, and return its path; raises StorageError, OSError."""
     key = object_files.key(file_path)
-    if not KEY.fullmatch(key):
+    if not object_files.KEY.fullmatch(key):
         raise ValueError("the key is not that of a stored file")
     found = object_files.required(object_files.bucket(settings)).head(key)
     if found is None:

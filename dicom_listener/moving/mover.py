@@ -25,6 +25,7 @@ from db.storage.errors import Damaged, StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import headers
+from dicom_listener.indexing.failover import current_timeline
 from dicom_listener.spool.durable import COMPLETE, sync_directory
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db.settings import Settings
+    from db.storage.bucket import Upload
     from db.storage.moves import CopyRow, FileRow
 
 log = structlog.get_logger()
@@ -142,7 +144,7 @@ class Mover:
         """Delete the parts of uploads that no process continues: of objects that were deleted since, or have others."""
         begun_before = dt.datetime.now(dt.UTC) - ABANDONED
         try:
-            found = [each for each in self._bucket.uploads() if each.begun_at and each.begun_at < begun_before]
+            found = [each for each in self._bucket.uploads() if _is_abandoned(each, begun_before)]
             for upload in found:
                 self._bucket.abort(upload)
         except Unavailable as error:
@@ -154,7 +156,7 @@ class Mover:
 
     def _move(self) -> int:
         with transaction(self._url) as session:
-            rows = moves.due(session, BATCH)
+            rows, before = moves.due(session, BATCH), current_timeline(session)
         if not rows:
             return 0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
@@ -163,6 +165,9 @@ class Mover:
         digests = {row.file_path: result for row, result in zip(rows, results, strict=True) if isinstance(result, str)}
         aside = [row.file_path for row, result in zip(rows, results, strict=True) if result is None]
         with transaction(self._url) as session:
+            if current_timeline(session) != before:
+                # The standby that was promoted may lack these rows: they are no deleted ones.
+                return len(rows)
             # Of rows that were deleted, or got another file, while their objects were put.
             file_deletions.note_objects(session, moves.mark(session, digests, self._kept))
             moves.set_aside(session, aside)
@@ -245,6 +250,12 @@ class Mover:
         """Return the size of a file's object; None if it is missing, or another one."""
         found = self._bucket.head(object_files.key(row.file_path))
         return found.size if found is not None and found.sha256 == row.object_sha256 else None
+
+
+def _is_abandoned(upload: Upload, begun_before: dt.datetime) -> bool:
+    """Return whether an upload is an old one of a stored file; without a prefix, a bucket can have those of others."""
+    is_old = upload.begun_at is not None and upload.begun_at < begun_before
+    return is_old and object_files.KEY.fullmatch(upload.key) is not None
 
 
 def _pages(folder: Path, pattern: str) -> Iterator[Sequence[Path]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -19,8 +19,10 @@ from deploy.operate import audit
 from deploy.operate.objects import audited_objects
 from dicom_listener.commitment import verify
 from dicom_listener.indexing import indexer
+from dicom_listener.moving import mover
 from dicom_listener.moving.mover import Mover
 from tests.integration.dicom_listener.indexing.spool_rows import rows
+from tests.integration.dicom_listener.indexing.test_lost_rows import lose_rows
 from tests.integration.dicom_listener.objects import image, receive
 from tests.object_storage import Begun, Put
 
@@ -107,6 +109,29 @@ def test_file_moved_while_it_is_read_stays_readable(settings: Settings) -> None:
         with pytest.raises(Unavailable, match="moved since"):
             stored.path(second)
     assert not path.exists()
+
+
+def test_row_that_a_failover_lost_while_its_object_was_put_is_no_deleted_one(
+    settings: Settings, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standby that was promoted lacks it: its image must stay, until it is indexed again."""
+    (row,) = indexed(settings)
+    timeline = ["before"]
+    monkeypatch.setattr(mover, "current_timeline", lambda _: timeline[-1])
+    real = bucket.Bucket.put
+
+    def put(*arguments: Any) -> bool:
+        is_new = real(*arguments)
+        lose_rows(settings)
+        timeline.append("after")
+        return is_new
+
+    monkeypatch.setattr(bucket.Bucket, "put", put)
+    Mover(settings).run_once()
+
+    assert rows(settings, FileDeletion) == []  # type: ignore[arg-type]
+    assert local(settings, row).exists()
+    assert len(storage.keys()) == 1
 
 
 def test_lost_file_is_no_reason_to_wait(settings: Settings) -> None:
@@ -401,10 +426,11 @@ def test_uploads_without_an_end_are_aborted_after_a_day(settings: Settings, stor
     for number in range(5):
         storage.uploads[f"old-{number}"] = Begun(f"prelim/ab/{number // 2}.dcm", begun=long_ago)
     storage.uploads["of another prefix"] = Begun("other/ab/1.dcm", begun=long_ago)
+    storage.uploads["of another program"] = Begun("prelim/backup.tar", begun=long_ago)
     storage.uploads["running"] = Begun("prelim/ab/2.dcm")
 
     Mover(settings).sweep()
-    assert sorted(storage.uploads) == ["of another prefix", "running"]
+    assert sorted(storage.uploads) == ["of another prefix", "of another program", "running"]
 
 
 def test_files_move_although_uploads_cannot_be_listed(settings: Settings, storage: FakeStorage) -> None:
