@@ -49,8 +49,7 @@ log = structlog.get_logger()
 
 #: Database connections: the loop, and threads that deliver commitment results.
 CONNECTIONS = 10
-#: Seconds between two looks for slots of the spool whose processes have ended, and between two attempts while the
-#: database or the disk fails.
+#: Seconds between two looks for slots of ended processes, and between two attempts while database or disk fail.
 RECOVERY_SECONDS, PAUSE_AFTER_FAILURE_SECONDS = 5, 2
 #: Seconds without a pass up to which this process is ready, and live; over the spool, a large file can take minutes.
 READY_SECONDS, LIVE_SECONDS, SPOOL_LIVE_SECONDS = 25.0, 90.0, 900.0
@@ -142,8 +141,7 @@ def _settle(settings: Settings, settle_some: Callable[[Session], list[uuid.UUID]
 
 def rescue(settings: Settings) -> int:
     """Queue the jobs of dead workers again; returns their number."""
-    rescued = expired_jobs.rescue(settings.database(), max_attempts=settings.queue.max_attempts)
-    if rescued:
+    if rescued := expired_jobs.rescue(settings.database(), max_attempts=settings.queue.max_attempts):
         log.warning("jobs.rescued", jobs=rescued)
     return rescued
 
@@ -175,7 +173,7 @@ def _send(settings: Settings, app: celery_app.App, job_ids: Sequence[uuid.UUID])
 
 
 def run(settings: Settings) -> None:
-    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError for rules, peers file or spool."""
+    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError: rules, peers file, spool or database."""
     limit_statements(settings, connections=CONNECTIONS)
     peers = PeerDirectory(settings.dicom.peers_file)
     rules.load(settings.study.rules)
@@ -190,6 +188,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
     file_system.require(spool)
     waiting = WaitingFiles(spool)
     upkeep = QueueUpkeep(settings, celery_app.make_app(settings.broker()), waiting, stop)
+    recovery = failover.RowRecovery(settings, stop)
 
     def settle_or_wait() -> None:
         if not settle_and_index(settings, waiting):
@@ -205,7 +204,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         threading.Thread(target=mover.run, args=(settings, stop), name="mover"),
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
-        threading.Thread(target=_repeat, args=(failover.RowRecovery(settings, stop).run_once, stop), name="failover"),
+        threading.Thread(target=_repeat, args=(recovery.run_once, stop), name="failover"),
         threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
         threading.Thread(target=_repeat, args=(partial(unmatched.run_once, settings, stop), stop), name="unmatched"),
     ]
@@ -221,6 +220,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
             thread.join()
         upkeep.close()
         status_socket.close(status)
+    recovery.require_database()
 
 
 def _checks(settings: Settings, files: Loop, queue: Loop) -> Iterable[HealthCheck]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 from sqlalchemy import text
 
+from db.errors import ConfigurationError
 from db.reports import image_files
 from db.session import reading, transaction
 from db.storage import object_files
@@ -76,6 +77,8 @@ class RowRecovery:
         #: Files that were returned, or brought back; objects that cannot be.
         self._returned: set[str] = set()
         self._unreadable: set[str] = set()
+        #: The database was replaced by an empty one.
+        self.is_refused = False
 
     def run_once(self) -> None:
         """Return the files without a row if the database continues another timeline than before; then wait.
@@ -86,6 +89,7 @@ class RowRecovery:
             current = current_timeline(session)
         before = noted(self._spool.timeline)
         if before == current:
+            self._forget()
             _touch(self._spool.timeline)
         elif self._are_all_named(before, current):
             note(self._spool.timeline, current)
@@ -96,10 +100,9 @@ class RowRecovery:
         if before is None:
             return True
         if before.system != current.system:
-            # Perhaps a wrong URL: to index the whole store into it would be a mistake.
-            log.warning("database.replaced", action="prelim audit; --repair indexes the files without a row")
-            return True
+            return self._is_accepted()
         if self._searched != current:
+            self._forget()
             log.warning("database.timeline_changed", before=before.number, now=current.number)
             self._without_row = self._search()
             self._searched = current
@@ -109,6 +112,37 @@ class RowRecovery:
             return False
         self._delete_objects()
         return True
+
+    def _is_accepted(self) -> bool:
+        """Return whether another cluster is that of the files; stop the process if it names none of them.
+
+        The next start refuses such a database, with what to do, unless the operator accepts it.
+        """
+        try:
+            is_refused = names_none(self._settings)
+        except Unavailable as error:
+            log.warning("objects.not_searched", error=str(error))
+            self._stop.wait(STORAGE_SECONDS)
+            return False
+        if is_refused:
+            log.error("database.lost", action="see the message of the next start, or `prelim doctor`")
+            self.is_refused = True
+            self._stop.set()
+            return False
+        # Perhaps a restored backup: to index the whole store into it could be a mistake.
+        log.warning("database.replaced", action="prelim audit; --repair indexes the files without a row")
+        return True
+
+    def require_database(self) -> None:
+        """Raise ConfigurationError if the database was replaced by one that names none of the files."""
+        if self.is_refused:
+            raise ConfigurationError("the database was replaced by one that names none of the stored files")
+
+    def _forget(self) -> None:
+        """Forget an earlier search: what it returned can have lost its row again."""
+        self._searched = None
+        for found in (self._without_row, self._returned, self._unreadable):
+            found.clear()
 
     def _are_objects_named(self) -> bool:
         """Return whether rows name all objects that a failover may concern; bring the others back, to be returned."""
@@ -199,6 +233,42 @@ class RowRecovery:
 
     def _path(self, file_path: str) -> Path:
         return self._settings.operations.data_dir / file_path
+
+
+def names_none(settings: Settings) -> bool:
+    """Return whether no row names a file that was stored before the noted timeline was seen last; False without any.
+
+    Not the rows are counted: files that arrive meanwhile get rows in the wrong database, too. Raises OSError,
+    Unavailable, SQLAlchemyError.
+    """
+    seen = Spool(settings.spool).timeline.stat().st_mtime
+    paths = itertools.chain(lost_rows.stored_before(settings, seen), lost_objects.stored_before(settings, seen))
+    is_any = False
+    while page := [*itertools.islice(paths, lost_rows.PAGE)]:
+        if lost_rows.known(settings, page):
+            return False
+        is_any = True
+    return is_any
+
+
+def stored(settings: Settings) -> str | None:
+    """Return where there are files that only a process with a database stores; raises StorageError, OSError."""
+    spool = Spool(settings.spool)
+    for folder in (spool.store, spool.quarantine, settings.operations.data_dir / image_files.FOLDER):
+        if _has_files(folder):
+            return str(folder)
+    bucket = object_files.bucket(settings)
+    if bucket is not None and any(object_files.KEY.fullmatch(found.key) for found in bucket.objects()):
+        return f"the object storage {bucket.name}"
+    return None
+
+
+def _has_files(folder: Path) -> bool:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    return any(files for _, _, files in os.walk(folder, onerror=refuse))
 
 
 def noted(path: Path) -> Timeline | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,17 +31,32 @@ def suspects(settings: Settings, errors: list[OSError]) -> Iterator[set[str]]:
 
     One set for each page of files; the error of a folder that cannot be listed is added to *errors*.
     """
+    names = (path.relative_to(settings.operations.data_dir).as_posix() for path in _files(settings, errors))
+    while page := list(itertools.islice(names, PAGE)):
+        if found := set(page) - known(settings, page):
+            yield found
+
+
+def stored_before(settings: Settings, seconds: float) -> Iterator[str]:
+    """Yield the paths of stored files that were received before a time; raises OSError for a folder without access."""
+    errors: list[OSError] = []
+    for path in _files(settings, errors):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < seconds:
+                yield path.relative_to(settings.operations.data_dir).as_posix()
+    if errors:
+        raise errors[0]
+
+
+def _files(settings: Settings, errors: list[OSError]) -> Iterator[Path]:
     spool = Spool(settings.spool)
-    names = (
-        (Path(directory) / name).relative_to(settings.operations.data_dir).as_posix()
+    return (
+        Path(directory) / name
         for folder in (spool.store, spool.quarantine)
         for directory, _, files in os.walk(folder, onerror=errors.append)
         for name in files
         if name.endswith(COMPLETE)
     )
-    while page := list(itertools.islice(names, PAGE)):
-        if found := set(page) - known(settings, page):
-            yield found
 
 
 def known(settings: Settings, file_paths: Collection[str]) -> set[str]:

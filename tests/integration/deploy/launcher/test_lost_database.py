@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from sqlalchemy import text
 
 from db.errors import ConfigurationError
 from db.migrations.upgrade import migrate
-from db.models import Study
+from db.models import Quarantined, Study
 from db.session import engine, transaction
 from db.settings import Settings
 from deploy.launcher.lost_database import refuse_lost_database
@@ -135,17 +136,41 @@ def test_dispatcher_refuses_a_migrated_database_of_another_cluster_without_studi
     refused = prelim(settings, "dispatch")
 
     assert refused.returncode == 2
-    assert "the database is empty" in refused.stderr
+    assert "names none of the stored files" in refused.stderr
+    with transaction(settings.database()) as session:
+        session.add(Study(study_instance_uid="1.2.3"))
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        refuse_lost_database(settings)
 
 
-def test_restored_database_of_another_cluster_has_studies_and_is_used(settings: Settings) -> None:
+def test_restored_database_of_another_cluster_names_files_and_is_used(settings: Settings) -> None:
     migrate(settings.database())
+    path = Spool(settings.spool).quarantine / "ab.dcm"
+    path.write_bytes(b"DICM")
     write_stored_file(settings)
     note_another_cluster(settings)
     with transaction(settings.database()) as session:
-        session.add(Study(study_instance_uid="1.2.3"))
+        session.add(
+            Quarantined(
+                file_path=path.relative_to(settings.operations.data_dir).as_posix(),
+                file_bytes=4,
+                sha256="",
+                reason="unreadable",
+                detail="",
+                received_at=dt.datetime.now(dt.UTC),
+            )
+        )
 
     refuse_lost_database(settings)
+
+
+def test_objects_of_other_programs_are_no_reason(
+    settings: Settings, object_storage: FakeStorage, tmp_path: Path
+) -> None:
+    there = settings_of(f"http://127.0.0.1:{object_storage.port}")
+    object_storage.objects[f"{PREFIX}/doctor/{uuid.uuid4()}"] = Put(b"")
+
+    refuse_lost_database(Settings(data_dir=tmp_path, database_url=settings.database(), **there))
 
 
 def test_database_of_the_same_cluster_may_have_no_studies(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
+from db.errors import ConfigurationError
 from db.models import FileDeletion, Instance, Quarantined
 from db.reports import image_files
 from db.session import transaction
@@ -128,13 +129,32 @@ def test_rows_that_exist_and_noted_deletions_keep_their_files_where_they_are(
 
 
 @pytest.mark.usefixtures("stored")
-def test_store_is_not_indexed_into_another_database(settings: Settings, recovery: RowRecovery) -> None:
+def test_database_that_names_none_of_the_files_ends_the_dispatcher(settings: Settings, recovery: RowRecovery) -> None:
     lose_rows(settings)
     note_other_timeline(settings, system="1")
-    recovery.run_once()
+    receive(settings, image())
+    indexer.run_once(settings)
     recovery.run_once()
 
     assert waiting(settings) == 0
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        recovery.require_database()
+    assert failover.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
+
+
+def test_restored_database_is_accepted_although_it_lacks_later_files(
+    settings: Settings, stored: list[Path], recovery: RowRecovery
+) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("DELETE FROM quarantine"))
+        session.execute(text("DELETE FROM instances WHERE id = (SELECT id FROM instances LIMIT 1)"))
+    note_other_timeline(settings, system="1")
+    recovery.run_once()
+
+    recovery.require_database()
+    assert waiting(settings) == 0
+    assert all(path.exists() for path in stored)
+    assert failover.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
 
 
 @pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * failover.LOST_WITHIN_SECONDS, True)])

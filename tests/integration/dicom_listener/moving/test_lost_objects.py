@@ -89,6 +89,20 @@ def test_file_of_an_earlier_release_gets_an_object_at_its_new_place(
     assert storage.keys() == [object_files.key(row.file_path)]
 
 
+def test_row_that_a_second_failover_loses_is_indexed_again_too(
+    settings: Settings, storage: FakeStorage, recovery: RowRecovery
+) -> None:
+    before = arrived(settings, 2)
+    keys = storage.keys()
+    for _ in range(2):
+        fail_over(settings)
+        recover(settings, recovery)
+        assert arrived(settings, 0) == before
+
+    assert rows(settings, FileDeletion) == []  # type: ignore[arg-type]
+    assert storage.keys() == keys
+
+
 def test_storage_that_is_away_is_searched_when_it_is_back(
     settings: Settings, storage: FakeStorage, recovery: RowRecovery
 ) -> None:
