@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,20 +130,30 @@ def _aligned(one: Plane, other: Plane) -> tuple[Plane, Plane] | None:
 
 def _start(moving: Plane, fixed: Plane) -> _Start:
     """Return the change of scale and shift at which the coarse shapes correlate most."""
-    coarse = _without_blur(fixed, _COARSE) * _WINDOW
-    spectrum, size = np.fft.rfft2(coarse), np.linalg.norm(coarse)
-    large = _resized(moving, SIDE * _FACTOR)
+    ((spectrum, size),) = _coarse(fixed.tobytes(), (0.0,))
     found = []
-    for scale in _SCALES:
-        place = np.array([0.0, 0.0, scale, scale, 0.0])
-        shape = _without_blur(_moved(large, place), _COARSE) * _WINDOW
-        fits = np.fft.irfft2(np.conj(np.fft.rfft2(shape)) * spectrum, (SIDE, SIDE))
+    for scale, (shape, length) in zip(_SCALES, _coarse(moving.tobytes(), _SCALES), strict=True):
+        fits = np.fft.irfft2(np.conj(shape) * spectrum, (SIDE, SIDE))
         near = np.arange(-(reach := int(-scale * SIDE / 2) + 4), reach + 1)
         down, across = np.unravel_index(fits[np.ix_(near, near)].argmax(), (len(near), len(near)))
-        place[:2] = -near[[across, down]] / _HALF * (1 + scale)
-        best = fits[near[down], near[across]] / (np.linalg.norm(shape) * size + 1e-9)
-        found.append(_Start(float(best), moving, fixed, place))
+        shift = -near[[across, down]] / _HALF * (1 + scale)
+        best = fits[near[down], near[across]] / (length * size + 1e-9)
+        found.append(_Start(float(best), moving, fixed, np.array([*shift, scale, scale, 0.0])))
     return max(found, key=lambda start: start.correlation)
+
+
+# An image is compared with several others.
+@lru_cache(maxsize=128)
+def _coarse(pixels: bytes, scales: tuple[float, ...]) -> list[tuple[npt.NDArray[np.complexfloating], float]]:
+    """Return spectrum and length of the coarse shape of a print, float32, at each change of scale."""
+    plane: Plane = np.frombuffer(pixels, np.float32).reshape(SIDE, SIDE)
+    large = None if scales == (0.0,) else _resized(plane, SIDE * _FACTOR)
+    found: list[tuple[npt.NDArray[np.complexfloating], float]] = []
+    for scale in scales:
+        moved = plane if large is None else _moved(large, np.array([0.0, 0.0, scale, scale, 0.0]))
+        shape = _without_blur(moved, _COARSE) * _WINDOW
+        found.append((np.fft.rfft2(shape), float(np.linalg.norm(shape))))
+    return found
 
 
 def _refined(large: Plane, fixed: Plane, place: Place) -> Place:
