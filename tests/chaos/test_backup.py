@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 #: A worker that is never killed writes the one report that never ends, so each backup has a running job.
-KEEPER = {"listener": "listener", "dispatcher-1": "dispatcher", "keeper": "worker"}
+STARTED_FIRST = {"listener": "listener", "dispatcher-1": "dispatcher", "worker-3": "worker"}
 KILLED = {"dispatcher-2": "dispatcher", "worker-1": "worker", "worker-2": "worker"}
 FAULTS = (
     nemesis.kill_listener,
@@ -126,7 +126,7 @@ def test_backup_beside_faults_has_everything_acknowledged_before_it(tmp_path: Pa
     rng, history, folder = random.Random(1), History(), tmp_path / "backups"
     studies = plan(STUDIES, rng, HARMLESS)
     # Leases that outlast the kills: what a killed worker has claimed is running in the backup.
-    with running_system(tmp_path / "system", dict(KEEPER), PRELIM_LEASE_SECONDS="20") as system:
+    with running_system(tmp_path / "system", dict(STARTED_FIRST), PRELIM_LEASE_SECONDS="20") as system:
         started(system, rng)
         modality = Modality("MODALITY", system.settings.dicom.dicom_port, studies, SECONDS, history)
         modality.start()

@@ -18,7 +18,7 @@ Kind = Literal["all", "label", "bracket", "plural", "singular", "bare", "change"
 #: After words that end a statement: its end, or a place or time.
 _STOP = r"(?=\s*(?:[.,;|)\]]|$))"
 _TAIL = r"(?=\s*(?:[.,;|)\]]|$|(?:today|now|here|currently|both|either|bilateral(?:ly)?|on|in|at|throughout)\b))"
-#: After "none": of one side it denies the finding there, and says nothing of the other one.
+#: After "none": "none on the left" denies the finding on that side only.
 _NO_SIDE = r"\b(?! (?:(?:on|in|at) )?(?:the )?(?:left|right))"
 _SIZE_OR_SIDE = r"left|right|both|bilateral|small|tiny|trace|minimal|mild|moderate|large"
 #: Not "not seen to enhance" and "not previously seen", which deny a property and another time.
