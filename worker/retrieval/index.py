@@ -161,11 +161,11 @@ class ReferenceIndex:
         family = self._families.get(family_of(modality))
         if family is None:
             return set()
-        digests, prints = np.array(digests_of(images), "S32"), prints_of(images)
+        digests, prints = digests_of(images), prints_of(images)
         own = _Own(frozenset(patient_hashes) - {""}, study_hash, frozenset())
         equal: set[uuid.UUID] = set()
         for part in family.partitions.values():
-            rows = np.unique(part.digests["row"][np.isin(part.digests["digest"], digests)])
+            rows = np.unique(part.digests["row"][part.keys["digest"].places(digests)])
             equal |= {uuid.UUID(name.decode()) for name in part.rows["case_id"][rows[~own.rows(part)[rows]]]}
         theirs = {case_id: self._archive.prints(str(case_id)) for case_id in among if case_id not in equal}
         return equal | {case for case, known in theirs.items() if known is not None and shows_the_same(prints, known)}
@@ -182,14 +182,9 @@ class _Own:
     def rows(self, part: Partition) -> npt.NDArray[np.bool_]:
         """Return for each row of a partition whether it is one of them."""
         own = np.zeros(len(part.rows), bool)
-        for name, values in (
-            ("patient", self.patient_hashes),
-            ("study", {self.study_hash}),
-            ("case_id", self.case_ids),
-        ):
-            for value in values:
-                if value:
-                    own |= part.rows[name] == value.encode()
+        own[part.keys["patient"].places(self.patient_hashes)] = True
+        own[part.keys["study"].places({self.study_hash} - {""})] = True
+        own[part.keys["case_id"].places(self.case_ids)] = True
         return own
 
 

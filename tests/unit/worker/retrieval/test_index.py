@@ -118,6 +118,15 @@ def test_cases_of_the_same_patient_are_replaced_by_others(tmp_path: Path) -> Non
     assert sorted(found(index, images(1, 1), patient_hashes={"p", "former"})) == [3, 4]
 
 
+def test_a_patient_is_told_apart_by_the_whole_fingerprint(tmp_path: Path) -> None:
+    own, alike, short = f"{1:064x}", f"{1 << 200 | 1:064x}", f"{1:08x}"
+    owners = {1: own, 2: alike, 3: short, 4: own}
+    index = snapshot(tmp_path, [(case(n, patient=owner), images(1, n)) for n, owner in owners.items()])
+
+    assert sorted(found(index, images(1, 1), count=4, patient_hashes={own})) == [2, 3]
+    assert len(found(index, images(1, 1), count=4, patient_hashes={f"{own}0"})) == 4
+
+
 def test_the_same_study_is_excluded_without_a_patient_id(tmp_path: Path) -> None:
     index = snapshot(tmp_path, [(case(1, study="s"), images(1, 1)), (case(2), images(1, 2))])
 
