@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from worker.findings import lexicon, triggers
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
 LABELLER_VERSION = "13"
+#: Texts whose sentences are kept in memory: a report with three similar cases reads about 12, 76 times in all.
+MAX_CACHED_TEXTS = 128
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,6 +75,11 @@ def sentences(text: str, section: Section = "findings") -> tuple[Sentence, ...]:
     *section* is where *text* begins; a heading in it begins another. History, indication and comparison neither affirm
     nor deny: their mentions are uncertain ones only.
     """
+    return _sentences(text, section)
+
+
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _sentences(text: str, section: Section) -> tuple[Sentence, ...]:
     found: list[Sentence] = []
     words: list[str] = []
     side = ""
