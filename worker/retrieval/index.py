@@ -161,13 +161,14 @@ class ReferenceIndex:
         family = self._families.get(family_of(modality))
         if family is None:
             return set()
-        digests, prints = digests_of(images), prints_of(images)
+        digests = digests_of(images)
         own = _Own(frozenset(patient_hashes) - {""}, study_hash, frozenset())
         equal: set[uuid.UUID] = set()
         for part in family.partitions.values():
             rows = np.unique(part.digests["row"][part.keys["digest"].places(digests)])
             equal |= {uuid.UUID(name.decode()) for name in part.rows["case_id"][rows[~own.rows(part)[rows]]]}
         theirs = {case_id: self._archive.prints(str(case_id)) for case_id in among if case_id not in equal}
+        prints = prints_of(images if theirs else ())
         return equal | {case for case, known in theirs.items() if known is not None and shows_the_same(prints, known)}
 
 
