@@ -162,11 +162,11 @@ def _refined(large: Plane, fixed: Plane, place: Place) -> Place:
     for radius in _STEPS:
         ours, theirs = _without_blur(_moved(large, place), radius), sharp[radius]
         slope = _HALF / (1 + place[2])
-        down, across = np.gradient(ours, axis=0) * slope, np.gradient(ours, axis=1) * slope
+        down, across = (change * slope for change in np.gradient(ours))
         columns = [across, down, across * _X, down * _Y, down * _X - across * _Y, ours]
-        slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)
-        normal = slopes.T @ slopes + np.eye(len(columns))
-        step = np.linalg.solve(normal, slopes.T @ (theirs - ours)[_INNER].ravel())
+        slopes = np.array([column[_INNER].ravel() for column in columns], np.float64)
+        normal = slopes @ slopes.T + np.eye(len(columns))
+        step = np.linalg.solve(normal, slopes @ (theirs - ours)[_INNER].ravel())
         place = np.clip(place + step[:5], _LOWEST, _HIGHEST)
     return place
 
