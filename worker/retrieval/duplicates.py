@@ -3,7 +3,8 @@
 A near-duplicate of a study is the patient's own earlier image, even under another Patient ID: its report must not be
 quoted. Two images are compared by small prints of them: one is aligned to the other (shift, scale, a small rotation),
 then what a blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same.
-Mirrored, turned by right angles or with inverted grey levels an image is the same, too, if it was not cropped besides.
+Mirrored, turned by right angles, with inverted grey levels or with equalised histogram an image is the same, too, if it
+was not cropped besides.
 
 A crop of an image is the image enlarged, and an image in a frame is the reverse: the one that shows more is moved onto
 the other one, so that all places compared lie in both. Shift and enlargement are found by the correlation of the
@@ -59,6 +60,9 @@ LIMIT = 0.905
 FINE, LOCAL = 1, 4
 #: Grey levels added to the local scale, so that the noise of an even area does not count.
 NOISE = 1.0
+#: Similarity of prints with equalised histograms from which two images are the same: below the lowest of 147 images and
+#: their equalised exports, 0.68, and above the highest of other patients, 0.27.
+EQUALISED_LIMIT = 0.6
 #: Images of a study that are compared, if it has more: all slices of an exported volume are equal, or none. Eight
 #: slices compared with those of three cases took 4.3 s, of 4.7 s for the whole report.
 MAX_COMPARED = 2
@@ -96,7 +100,15 @@ def shows_the_same(ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]) -
     """
     if len(ours) > MAX_COMPARED:
         ours = ours[np.linspace(0, len(ours) - 1, MAX_COMPARED + 2)[1:-1].round().astype(int)]
-    return any(similarity(one, other) >= LIMIT for one in ours for other in theirs)
+    pairs = [(one, other) for one in ours for other in theirs]
+    return any(equalised_similarity(*pair) >= EQUALISED_LIMIT or similarity(*pair) >= LIMIT for pair in pairs)
+
+
+def equalised_similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    """Return the correlation of two prints with equalised histograms, neither aligned nor turned, -1 to 1."""
+    if min(one.std(), other.std()) < NOISE:
+        return -1.0
+    return _correlation(*(_equalised_detail(plane.tobytes()) for plane in (one, other)))
 
 
 def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
@@ -108,6 +120,16 @@ def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> floa
         return turned
     pair = _aligned(ours, theirs)
     return max(turned, _correlation(*map(_detail, pair))) if pair else turned
+
+
+# An image is compared with several others.
+@lru_cache(maxsize=128)
+def _equalised_detail(pixels: bytes) -> Plane:
+    """Return the detail of a print, uint8, whose grey levels are replaced by their ranks."""
+    levels = np.frombuffer(pixels, np.uint8)
+    counts = np.bincount(levels, minlength=256)
+    ranks = (np.cumsum(counts) - counts / 2) * (255 / levels.size)
+    return _detail(ranks[levels].astype(np.float32).reshape(SIDE, SIDE))
 
 
 def _turned(ours: Plane, theirs: Plane) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from worker.phantoms.cases import draw_case
 from worker.phantoms.phantoms import draw
@@ -64,6 +64,7 @@ EXPORTS: dict[str, Callable[[Rgb], Rgb]] = {
     "turned": np.rot90,
     "upside down and inverted": lambda image: 255 - image[::-1],
     "exposure": exposed,
+    "equalised histogram": lambda image: np.asarray(ImageOps.equalize(Image.fromarray(image))),
     "lost columns": lambda image: np.asarray(Image.fromarray(image[:, 5:]).resize(image.shape[1::-1])),
 }
 
@@ -100,6 +101,13 @@ def test_an_even_image_resembles_nothing() -> None:
 
     assert digests_of([even]) == []
     assert similarity(prints_of([even])[0], prints_of([even])[0]) == -1
+
+
+def test_almost_even_images_with_the_same_mark_are_not_the_same() -> None:
+    marked = np.zeros((64, 64), np.uint8)
+    marked[10:12, 10:14] = 20
+
+    assert not shows_the_same(marked[None], marked[None] // 2)
 
 
 def test_exported_volume_is_the_same_and_two_of_its_slices_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
