@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db import logs
 from db.errors import ConfigurationError
-from db.jobs import wakeups
+from db.jobs import lost_gpus, wakeups
 from db.jobs.celery_app import BROKER_ERRORS, JOB_TASK, depth, make_app, probe, send
 from db.operations import heartbeats
 from db.operations.probes import status_socket
@@ -113,6 +113,8 @@ class Worker:
         self._last_message = time.monotonic()
         #: True if messages waited at the last heartbeat although the process was idle.
         self._unread = False
+        #: True until the first heartbeat is committed.
+        self._begins = True
         self._loops = {"heartbeat": Loop("the heartbeat"), "watchdog": Loop("the watchdog")}
 
     def checks(self) -> Iterable[HealthCheck]:
@@ -242,6 +244,8 @@ class Worker:
         with transaction(self._settings.database(), durable=False) as session:
             info = writer.info | {"broker_outage": self._app.outage.info}
             heartbeats.record(session, heartbeats.Role.WORKER, info)
+            lost_gpus.record(session, heartbeats.name(), info, begins=self._begins)
+        self._begins = False
 
     def _exit_if_consumer_lost(self) -> None:
         """End a process that is connected but consumes no messages (celery issue 10302): only a new one will.

@@ -82,6 +82,7 @@ class Resident:
             "engine": asdict(figures),
             "damaged_snapshot": self.damaged_snapshot,
             "gpu_lost": self._model.engine.device_lost,
+            "gpus": self._model.gpus,
             "card": self._card,
         }
 

@@ -24,7 +24,7 @@ from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
 from db.models.instances import FileDeletion, Instance, PatientErasure, Quarantined
 from db.models.jobs import Job
-from db.models.operations import Backup, Canary, Process, Total, TotalsUntil, TraceExport
+from db.models.operations import Backup, Canary, LostGpu, Process, Total, TotalsUntil, TraceExport
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage, SpecialistDraft
@@ -54,6 +54,7 @@ __all__ = [
     "Inquiry",
     "Instance",
     "Job",
+    "LostGpu",
     "Omission",
     "PageSession",
     "PatientErasure",

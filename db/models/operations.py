@@ -1,4 +1,4 @@
-"""Heartbeats of processes, the backups made, the canaries sent and the traces exported."""
+"""Heartbeats of processes, lost GPUs, the backups made, the canaries sent and the traces exported."""
 
 import datetime as dt
 import uuid
@@ -28,6 +28,18 @@ class Process(Base):
     info: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
     __table_args__ = (Index("processes_seen", "role", "seen_at"),)
+
+
+class LostGpu(Base):
+    """A GPU that has stopped computing in a worker (db.jobs.lost_gpus)."""
+
+    __tablename__ = "lost_gpus"
+
+    #: Its UUID, or host and number where the driver has no UUID.
+    gpu: Mapped[str] = mapped_column(primary_key=True)
+    #: Name of the worker.
+    process: Mapped[str]
+    lost_at: Mapped[dt.datetime] = database_time()
 
 
 class Total(Base):

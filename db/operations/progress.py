@@ -51,14 +51,18 @@ class Progress(NamedTuple):
     backup_verified: float | None
     #: The audit log is sent to a repository.
     audit_sent: bool
-    #: Hosts of workers that ended in the last day because of a lost GPU, without those where one has begun since.
+    #: Hosts and names of the lost GPUs. Workers of an earlier release name none: then their hosts, until another worker
+    #: begins there, for a day.
     gpu_lost: str | None
 
     def gpu_alarm(self) -> tuple[str, str] | None:
         """Return code and sentence of the alarm for a lost GPU."""
         if self.gpu_lost is None:
             return None
-        return "gpu_lost", f"a worker has lost its GPU on {self.gpu_lost}: see `prelim doctor` and `dmesg` there"
+        return "gpu_lost", (
+            f"a worker has lost its GPU on {self.gpu_lost}: see `prelim doctor` and `dmesg` there; ends when a worker"
+            " begins with the same GPU, or, if it is no longer used, by `prelim gpu-removed`"
+        )
 
 
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
@@ -98,12 +102,16 @@ READ = text("""
         (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float,
         EXISTS (SELECT FROM audit_syslog),
-        (SELECT string_agg(DISTINCT split_part(lost.name, ':', 1), ', ') FROM processes AS lost
-            WHERE lost.role = 'worker' AND lost.info @> '{"gpu_lost": true}' AND lost.seen_at > now() - interval '1 day'
+        (SELECT string_agg(named, ', ' ORDER BY named) FROM (
+            SELECT split_part(process, ':', 1) || ' (' || gpu || ')' AS named FROM lost_gpus
+            UNION
+            SELECT split_part(lost.name, ':', 1) FROM processes AS lost
+            WHERE lost.role = 'worker' AND lost.info @> '{"gpu_lost": true}' AND NOT lost.info ? 'gpus'
+                AND lost.seen_at > now() - interval '1 day'
                 AND NOT EXISTS (
                     SELECT FROM processes AS later
                     WHERE later.role = 'worker' AND later.started_at > lost.seen_at
-                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1)))
+                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1))) AS gpus)
 """)
 
 

@@ -203,6 +203,23 @@ def bootstrap(
         console.print(f"{reason}: {count}", highlight=False, markup=False)
 
 
+@command("gpu-removed")
+def gpu_removed(
+    gpu: Annotated[str, typer.Argument(metavar="GPU", help="Name of the GPU, as the alarm has it in parentheses.")],
+) -> None:
+    """End the alarm gpu_lost for a GPU that no worker will use again: it was removed, replaced or given away."""
+    from db.environment import load_settings
+    from db.errors import ConfigurationError
+    from db.jobs import lost_gpus
+    from db.session import transaction
+
+    with transaction(load_settings().database()) as session:
+        if not lost_gpus.remove(session, gpu):
+            known = ", ".join(each.gpu for each in lost_gpus.lost(session)) or "none"
+            raise ConfigurationError(f"no worker has lost a GPU {gpu}; lost GPUs: {known}")
+    console.print(f"{gpu}: removed", highlight=False)
+
+
 @checkpoint_app.command("random", cls=Command)
 def random_checkpoint(directory: Path, seed: int = 0) -> None:
     """Create a tiny random-weight model for smoke tests."""

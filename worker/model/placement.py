@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,20 @@ def gpu_memory(limit: int | None = None) -> dict[int, int]:
     """Return the free bytes of each GPU, at most *limit*."""
     free = {number: memory for number, memory in get_max_memory().items() if number not in ("cpu", "mps")}
     return free if limit is None else {number: min(memory, limit) for number, memory in free.items()}
+
+
+def gpu_names(devices: Iterable[torch.device]) -> list[str]:
+    """Return the names of the GPUs among *devices*, as `nvidia-smi -L` prints them: the same after a restart.
+
+    For a build of torch without UUIDs, host and number.
+    """
+    numbers = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+    return [_gpu_name(number) for number in numbers]
+
+
+def _gpu_name(number: int) -> str:
+    uuid = getattr(torch.cuda.get_device_properties(number), "uuid", None)
+    return f"{socket.gethostname()}/{number}" if uuid is None else f"GPU-{uuid}"
 
 
 def weight_bytes(directory: Path) -> int:

@@ -61,6 +61,8 @@ class ResidentModel:
         self._quantization = quantization or "none"
         self.name = checkpoint.name
         self.context_tokens = min(context_tokens, checkpoint.max_positions)
+        #: Names of the GPUs that hold weights: read now, because a lost GPU has none.
+        self.gpus = placement.gpu_names(parameter.device for parameter in checkpoint.model.parameters())
         self.engine: Engine
 
     @classmethod

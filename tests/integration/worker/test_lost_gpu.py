@@ -8,13 +8,16 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sqlalchemy import select, text
 
 from db.errors import Reason, TransientFailure
+from db.jobs import lost_gpus
 from db.jobs.celery_app import make_app
 from db.models import Job
 from db.operations import alarms, heartbeats
 from db.session import engine, transaction
+from deploy.cli import app
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.polling import wait_until
 from worker import process
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 SECONDS = 20
 
 
+GPU = "GPU-30a3b1f2-0c55-4f0e-9d3e-6a1f4c1f7a11"
+OTHER = "GPU-77b0c1d2-1111-2222-3333-444455556666"
+
+
 class LostGpu:
     """Has the engine's answers after its device was lost, from the first request on."""
 
@@ -35,7 +42,7 @@ class LostGpu:
 
     @property
     def info(self) -> dict[str, Any]:
-        return {"gpu_lost": self.lost}
+        return {"gpu_lost": self.lost, "gpus": [GPU]}
 
     @property
     def stalled_seconds(self) -> float:
@@ -80,6 +87,80 @@ def test_job_of_a_lost_gpu_is_begun_again_elsewhere_and_raises_an_alarm(arrivals
         pass
     with transaction(settings.database()) as session:
         assert set(session.scalars(text("SELECT state FROM studies"))) == {"reported"}
-        heartbeats.record(session, heartbeats.Role.WORKER, {}, process=f"{socket.gethostname()}:0")
+    begin(settings, [OTHER])
+    assert "gpu_lost" in codes(settings), "a worker with another GPU of this host"
+    begin(settings, [])
+    assert "gpu_lost" in codes(settings), "a worker on the CPU of this host"
+    begin(settings, [OTHER, GPU])
     assert "gpu_lost" not in codes(settings)
     engine(settings.database()).dispose()
+
+
+def begin(settings: Settings, gpus: list[str], name: str = "", *, begins: bool = True) -> None:
+    """Record the first heartbeat of a worker, in the container of the lost one unless it has a *name*."""
+    name = name or f"{socket.gethostname()}:1"
+    heartbeat(settings, name, {"gpus": gpus}, begins=begins)
+
+
+def heartbeat(settings: Settings, name: str, info: dict[str, Any], *, begins: bool = False) -> None:
+    with transaction(settings.database()) as session:
+        heartbeats.record(session, heartbeats.Role.WORKER, info, process=name)
+        lost_gpus.record(session, name, info, begins=begins)
+
+
+def sentence(settings: Settings) -> str:
+    with transaction(settings.database()) as session:
+        return next((alarm.detail for alarm in alarms.raised(session, settings) if alarm.code == "gpu_lost"), "")
+
+
+def test_lost_gpu_is_named_until_a_worker_begins_with_it_wherever_that_is(settings: Settings) -> None:
+    heartbeat(settings, "gpu-1:1", {"gpus": [GPU], "gpu_lost": True})
+    heartbeat(settings, "gpu-2:1", {"gpus": [OTHER], "gpu_lost": True})
+    assert f"on gpu-1 ({GPU}), gpu-2 ({OTHER}):" in sentence(settings)
+
+    begin(settings, [GPU], "gpu-1:2", begins=False)
+    assert GPU in sentence(settings), "a worker that shares the GPU, and began before"
+    begin(settings, [GPU], "another-pod-on-the-same-machine:1")
+    assert f"on gpu-2 ({OTHER}):" in sentence(settings)
+    heartbeat(settings, "gpu-2:1", {"gpus": []}, begins=True)
+    assert OTHER in sentence(settings), "its container started again, on the CPU"
+
+
+def test_loss_does_not_end_with_time(settings: Settings) -> None:
+    heartbeat(settings, "gpu-1:1", {"gpus": [GPU], "gpu_lost": True})
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE lost_gpus SET lost_at = lost_at - interval '9 days'"))
+        session.execute(text("DELETE FROM processes"))
+    assert GPU in sentence(settings)
+
+
+def test_removal_of_a_lost_gpu_ends_its_alarm_and_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRELIM_DATABASE_URL", settings.database())
+    heartbeat(settings, "gpu-1:1", {"gpus": [GPU], "gpu_lost": True})
+    heartbeat(settings, "gpu-1:2", {"gpus": [OTHER], "gpu_lost": True})
+
+    def removed(gpu: str) -> int | str | None:
+        monkeypatch.setattr("sys.argv", ["prelim", "gpu-removed", gpu])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        return ended.value.code
+
+    assert removed("GPU-0") == 2
+    error = capsys.readouterr().err
+    assert GPU in error
+    assert OTHER in error
+    assert removed(GPU) == 0
+    assert f"on gpu-1 ({OTHER}):" in sentence(settings)
+    assert removed(OTHER) == 0
+    assert sentence(settings) == ""
+
+
+def test_loss_of_an_unknown_gpu_ends_only_by_its_removal(settings: Settings) -> None:
+    heartbeat(settings, "gpu-1:7", {"gpus": [], "gpu_lost": True})
+    begin(settings, [OTHER], "gpu-1:8")
+    assert "on gpu-1 (gpu-1:7):" in sentence(settings)
+    with transaction(settings.database()) as session:
+        assert lost_gpus.remove(session, "gpu-1:7")
+    assert sentence(settings) == ""

@@ -30,11 +30,12 @@ def test_heartbeat_figures_are_the_actual_slots_and_engine_metrics(tmp_path: Pat
     figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300)
     manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {"a": {}}, "digest": "abc", "demo": True})
     engine = SimpleNamespace(metrics=lambda: figures, device_lost=False)
-    model = SimpleNamespace(digest="abc", engine=engine, demo=True, prompt_version="2", manifest=manifest)
+    values = {"digest": "abc", "demo": True, "prompt_version": "2", "gpus": ["GPU-1"]}
+    model = SimpleNamespace(**values, engine=engine, manifest=manifest)
 
     info = Resident(model, Settings(data_dir=tmp_path, worker_slots=8)).info
 
-    assert info["slots"] == 3
+    assert (info["slots"], info["gpus"]) == (3, ["GPU-1"])
     assert info["engine"]["queued"] == 2
     assert (info["card"]["prompt_version"], info["card"]["origin"]) == ("2", {"trained_on": "phantoms"})
     assert json.loads(json.dumps(info)) == info
@@ -65,7 +66,8 @@ def test_worker_whose_checkpoint_changed_on_disk_writes_no_report(tmp_path: Path
     figures = Meter().read(queued=0, running=0, rows=3, kv_tokens_used=0, kv_tokens=300)
     manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {}, "digest": "abc", "demo": False})
     engine = SimpleNamespace(metrics=lambda: figures, device_lost=False)
-    model: Any = SimpleNamespace(digest="abc", demo=False, engine=engine, prompt_version="2", manifest=manifest)
+    values = {"digest": "abc", "demo": False, "prompt_version": "2", "gpus": []}
+    model: Any = SimpleNamespace(**values, engine=engine, manifest=manifest)
     damaged: Any = SimpleNamespace(damaged="model.safetensors")
     resident = Resident(model, Settings(data_dir=tmp_path), damaged)
 

@@ -340,7 +340,7 @@ def test_old_or_unverified_backup_raises_its_alarm_once_there_is_one(database_ur
     assert backed_up("3", now, now) == []
 
 
-def test_every_host_with_a_lost_gpu_is_named(database_url: str) -> None:
+def test_every_host_with_a_gpu_lost_by_a_worker_of_an_earlier_release_is_named(database_url: str) -> None:
     lost = {"slots": 2, "gpu_lost": True}
     with transaction(database_url) as session:
         for name in ("gpu-2:1", "gpu-1:1", "gpu-1:2", "gpu-3:1"):

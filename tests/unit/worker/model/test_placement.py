@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,3 +86,13 @@ def test_quantization_skips_the_vision_tower(name: str, monkeypatch: pytest.Monk
 
 def test_quantization_is_off_by_default() -> None:
     assert placement.quantizer(None) is None
+
+
+def test_gpus_have_the_names_of_nvidia_smi_and_others_host_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = "30a3b1f2-0c55-4f0e-9d3e-6a1f4c1f7a11"
+    properties = [SimpleNamespace(uuid=uuid), SimpleNamespace()]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    devices = map(torch.device, ("cuda:1", "cpu", "cuda:0", "cuda:1"))
+
+    assert placement.gpu_names(devices) == [f"GPU-{uuid}", f"{socket.gethostname()}/1"]
+    assert placement.gpu_names([torch.device("cpu")]) == []
