@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.connection import Connection
+    from db.settings import Settings
 
 #: Advisory lock of the one process that sends.
 LOCK = 1_403
@@ -131,6 +132,14 @@ def alarm(found: Waiting | None, after_seconds: float) -> tuple[str, str] | None
         f"{rows} for the audit record repository, the oldest for {found.seconds / 60:.0f} min; {cause}: see the log of"
         " `prelim audit-log send`, and `prelim doctor`; nothing is lost"
     )
+
+
+def raised(session: Session, settings: Settings, *, begun: bool, running_seconds: float) -> tuple[str, str] | None:
+    """Return the alarm for rows that wait or, before the log is sent (*begun*), for a sender that does not begin."""
+    after_seconds = settings.operations.alarm_seconds
+    if begun:
+        return alarm(waiting(session), after_seconds)
+    return NEVER_SENT if settings.audit.audit_syslog_url and running_seconds > after_seconds else None
 
 
 class Turn:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from db.settings import Settings
+
 #: Seconds between the end of a job and its trace; a transaction takes 11 s at most.
 LAG_SECONDS = 20
 #: Age from which a trace is of no use: a collector that was away for a weekend is not given all of it at once.
@@ -85,6 +87,11 @@ FIGURES = text(f"""
         ) AS first
     ) AS found
 """)  # noqa: S608 - the same
+#: Alarm for a collector that is configured, and to which nothing was ever sent.
+NEVER_SENT = (
+    "traces_waiting",
+    "PRELIM_TRACES_URL is set and no trace was ever sent: start `prelim send-traces`; no report depends on it",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +188,25 @@ def release(session: Session, owner: str) -> None:
     session.execute(RELEASE, {"owner": owner})
 
 
-def figures(session: Session) -> Figures | None:
-    """Return the figures of the export; None if no traces are exported."""
-    found = session.execute(FIGURES, {"counted": MAX_COUNTED}).one_or_none()
+def figures(session: Session, counted: int = MAX_COUNTED) -> Figures | None:
+    """Return the figures of the export, with at most *counted* waiting jobs; None if no traces are exported."""
+    found = session.execute(FIGURES, {"counted": counted}).one_or_none()
     return None if found is None else Figures(*found)
+
+
+def raised(session: Session, settings: Settings, *, begun: bool, running_seconds: float) -> tuple[str, str] | None:
+    """Return the alarm for a job whose trace waits or, before the export has *begun*, for a sender that does not begin.
+
+    It waits for no longer than the alarms allow, after the time for which each job waits.
+    """
+    after_seconds = settings.operations.alarm_seconds
+    if not begun:
+        return NEVER_SENT if settings.operations.traces_url and running_seconds > after_seconds else None
+    found = figures(session, counted=1)
+    if found is None or found.seconds <= after_seconds + LAG_SECONDS:
+        return None
+    cause = f"the last problem: {found.problem}" if found.problem else "no attempt failed: the sender may not run"
+    return "traces_waiting", (
+        f"the trace of a job waits for the collector for {found.seconds / 60:.0f} min; {cause}: see the log of"
+        " `prelim send-traces`, and `prelim doctor`; those older than a day are not sent, and no report depends on them"
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from db.access import audit_queue
+from db.jobs import trace_queue
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
 from db.operations.canaries import canaries
@@ -60,6 +61,7 @@ CODES = (
     "backup_overdue",
     "backup_unverified",
     "audit_syslog",
+    "traces_waiting",
 )
 
 
@@ -108,7 +110,8 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         moves.alarm(moves.waiting(session), after_seconds),
         outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
         canaries.alarm(canary_age(progress, alive), progress.canary_problem, settings.operations.canary_seconds),
-        _audit_log(session, progress, settings, _running_seconds(alive) or 0),
+        audit_queue.raised(session, settings, begun=progress.audit_sent, running_seconds=_running_seconds(alive) or 0),
+        trace_queue.raised(session, settings, begun=progress.traces_sent, running_seconds=_running_seconds(alive) or 0),
         _backup(progress),
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
@@ -246,14 +249,6 @@ def _backup(progress: Progress) -> tuple[str, str] | None:
         age = f"no backup was verified for {verified / 86400:.0f} days"
         return "backup_unverified", f"{age}: run `prelim restore --verify`, and see its log"
     return None
-
-
-def _audit_log(session: Session, progress: Progress, settings: Settings, seconds: float) -> tuple[str, str] | None:
-    """Return the alarm for rows of the audit log that wait, or for a sender that has not run for *seconds*."""
-    after_seconds = settings.operations.alarm_seconds
-    if progress.audit_sent:
-        return audit_queue.alarm(audit_queue.waiting(session), after_seconds)
-    return audit_queue.NEVER_SENT if settings.audit.audit_syslog_url and seconds > after_seconds else None
 
 
 def canary_age(progress: Progress, alive: Sequence[Process]) -> float | None:

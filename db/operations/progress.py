@@ -49,8 +49,9 @@ class Progress(NamedTuple):
     canary_problem: str | None
     #: A backup was last verified; before the first time, since the first backup.
     backup_verified: float | None
-    #: The audit log is sent to a repository.
+    #: The audit log is sent to a repository, and traces to a collector.
     audit_sent: bool
+    traces_sent: bool
     #: Hosts and names of the lost GPUs. Workers of an earlier release name none: then their hosts, until another worker
     #: begins there, for a day.
     gpu_lost: str | None
@@ -102,6 +103,7 @@ READ = text("""
         (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float,
         EXISTS (SELECT FROM audit_syslog),
+        EXISTS (SELECT FROM trace_export),
         (SELECT string_agg(named, ', ' ORDER BY named) FROM (
             SELECT split_part(process, ':', 1) || ' (' || gpu || ')' AS named FROM lost_gpus
             UNION

@@ -96,6 +96,16 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({'prelim_alarm{code="audit_syslog"}': "0 1x20"}, "15m", {}),
         Case({'prelim_alarm{code="audit_syslog"}': "0 1x5 0x20"}, "15m", {}),
     ),
+    # The same of the collector.
+    "PrelimTracesUnsent": (
+        Case({'prelim_alarm{code="traces_waiting"}': "0 1x20"}, "15m", {}),
+        Case({'prelim_alarm{code="traces_waiting"}': "0 1x5 0x20"}, "15m", {}),
+    ),
+    # A span of each batch; all are accepted, after some that were rejected on another day.
+    "PrelimTraceSpansRejected": (
+        Case({"prelim_trace_spans_rejected_total": "7+1x40"}, "30m", {}),
+        Case({"prelim_trace_spans_rejected_total": "7x40"}, "30m", {}),
+    ),
     # A week of 50 objects a minute, then none; the same without traffic a week ago.
     "PrelimNothingReceived": (
         Case({OBJECTS: "0+50x10080 504000x200"}, "10270m", {}),

@@ -17,7 +17,8 @@ from sqlalchemy import select, text
 
 from db.errors import ConfigurationError, Reason
 from db.jobs import claims, trace_queue
-from db.models import Canary, Job
+from db.models import Canary, Job, Process
+from db.operations import alarms
 from db.reports.versions import Draft
 from db.session import transaction
 from db.settings import Settings
@@ -349,6 +350,57 @@ def test_sending_that_is_switched_off_begins_anew(
     sender_of(collector, database_url).run_once()
 
     assert len(collector.traces()) == 1
+
+
+def alarm(url: str, **values: Any) -> str:
+    """Return the sentence of the alarm about traces; empty if it is not raised."""
+    with transaction(url) as session:
+        raised = alarms.raised(session, Settings(**values))
+    return next((found.detail for found in raised if found.code == "traces_waiting"), "")
+
+
+def let_time_pass(url: str, minutes: int) -> None:
+    with transaction(url) as session:
+        values = {"ago": dt.timedelta(minutes=minutes)}
+        session.execute(text("UPDATE jobs SET finished_at = finished_at - CAST(:ago AS interval)"), values)
+        session.execute(text("UPDATE trace_export SET until = until - CAST(:ago AS interval)"), values)
+
+
+def test_collector_that_fails_for_long_raises_an_alarm_until_it_has_the_traces(
+    collector: FakeCollector, sender: Sender, arrivals: Arrivals
+) -> None:
+    collector.faults[:] = [401]
+    report(arrivals)
+    sender.run_once()
+    assert alarm(arrivals.url) == "", "an outage of less than the alarms allow"
+    let_time_pass(arrivals.url, 10)
+
+    assert "waits for the collector for 10 min; the last problem: the collector answered 401" in alarm(arrivals.url)
+    sender.run_once()
+    assert alarm(arrivals.url) == ""
+    let_time_pass(arrivals.url, 10)
+    assert alarm(arrivals.url) == "", "no job waits"
+
+
+def test_sender_that_was_stopped_raises_an_alarm_until_it_is_switched_off(
+    collector: FakeCollector, sender: Sender, arrivals: Arrivals
+) -> None:
+    sender.close()
+    report(arrivals)
+    let_time_pass(arrivals.url, 10)
+    assert "the sender may not run" in alarm(arrivals.url)
+
+    process.switch_off(settings_of(collector, arrivals.url))
+    assert alarm(arrivals.url) == ""
+
+
+def test_sender_that_never_begins_raises_an_alarm(arrivals: Arrivals) -> None:
+    with transaction(arrivals.url) as session:
+        begun = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=10)
+        session.add(Process(name="host:1", role="api", started_at=begun))
+
+    assert "no trace was ever sent" in alarm(arrivals.url, traces_url="http://127.0.0.1:1")
+    assert alarm(arrivals.url) == "", "no collector is configured"
 
 
 def finding(settings: Settings) -> tuple[Level, str]:
