@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
-from contextlib import contextmanager
+import sys
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlalchemy import URL
+
+#: Seconds for PgBouncer to listen, on a machine that has other work; ports that are tried.
+START_SECONDS, PORTS = 60, 5
 CONFIGURATION = """
 [databases]
 * = host=127.0.0.1 port={server}
@@ -44,31 +50,49 @@ def pooled(url: str, folder: Path, mode: str, *, idle: int = 0) -> Iterator[str]
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         missing("pgbouncer (Debian package)")
-    there, port = make_url(url), free_port()
+    there = make_url(url)
     (folder / "users").write_text(f'"{there.username}" "{there.password}"\n')
     (folder / "users").chmod(0o644)
-    configuration = folder / "pgbouncer.ini"
-    values = {"server": there.port, "port": port, "folder": folder, "mode": mode, "idle": idle}
-    configuration.write_text(CONFIGURATION.format(**values, round_robin=int(idle > 0)))
-    # It refuses to run as root; below pytest's private folder another user reads what it has open.
-    opened = [os.open(path, os.O_RDONLY) for path in (configuration, folder / "users")]
-    configuration.write_text(configuration.read_text().replace(f"{folder}/users", f"/proc/self/fd/{opened[1]}"))
-    process = subprocess.Popen(
-        [str(program), f"/proc/self/fd/{opened[0]}"],
-        pass_fds=opened,
-        user="nobody" if os.geteuid() == 0 else None,
-        stderr=subprocess.DEVNULL,
-    )
-    made = there.set(port=port).render_as_string(hide_password=False)
-    try:
-        wait_until(lambda: answers(made), 10)
+    values = {"server": there.port, "folder": folder, "mode": mode, "idle": idle, "round_robin": int(idle > 0)}
+    with ExitStack() as stack:
+        made = stack.enter_context(_listening(str(program), there, folder, values))
+        stack.callback(engine(made).dispose)
         yield made
-    finally:
-        engine(made).dispose()
-        process.terminate()
-        process.wait(10)
-        for each in opened:
-            os.close(each)
+
+
+@contextmanager
+def _listening(program: str, there: URL, folder: Path, values: dict[str, object]) -> Iterator[str]:
+    """Run it on a port that is free, and still is when it binds it: a connection may have taken it meanwhile."""
+    configuration, log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
+    for _ in range(PORTS):
+        port = free_port()
+        configuration.write_text(CONFIGURATION.format(**values, port=port))
+        made = there.set(port=port).render_as_string(hide_password=False)
+        with _process(program, configuration, folder / "users", log) as process:
+            wait_until(lambda made=made, process=process: answers(made) or process.poll() is not None, START_SECONDS)  # type: ignore[misc]
+            if process.poll() is None:
+                yield made
+                return
+    pytest.fail(f"PgBouncer has not started on {PORTS} ports: {log.read_text()}")
+
+
+@contextmanager
+def _process(program: str, configuration: Path, users: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    # It refuses to run as root; below pytest's private folder another user reads what it has open.
+    with users.open() as open_users, configuration.open() as opened, log.open("wb") as errors:
+        text = configuration.read_text().replace(str(users), f"/proc/self/fd/{open_users.fileno()}")
+        configuration.write_text(text)
+        process = subprocess.Popen(
+            [program, f"/proc/self/fd/{opened.fileno()}"],
+            pass_fds=[opened.fileno(), open_users.fileno()],
+            user="nobody" if os.geteuid() == 0 else None,
+            stderr=errors,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(START_SECONDS)
 
 
 def answers(url: str) -> bool:
@@ -88,6 +112,18 @@ def test_pooler_of_transactions_is_refused(database_url: str, tmp_path: Path, id
         with pytest.raises(ConfigurationError, match="pool_mode = session") as refused:
             refuse_shared_sessions(Settings(database_url=url))
         assert str(make_url(url).password) not in str(refused.value)
+
+
+def test_pooler_is_started_on_another_port_if_a_connection_has_taken_the_first(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_url(database_url).port
+    with socket.create_connection(("127.0.0.1", server)) as other:
+        taken, free = other.getsockname()[1], free_port()
+        ports = iter((taken, free))
+        monkeypatch.setattr(sys.modules[__name__], "free_port", lambda: next(ports))
+        with pooled(database_url, tmp_path, "session") as url:
+            assert make_url(url).port == free
 
 
 def test_pooler_of_sessions_is_used(database_url: str, tmp_path: Path) -> None:
