@@ -32,8 +32,8 @@ RESET = struct.pack("ii", 1, 0)
 MANY = size(2_000, 86_400)
 #: Probes before the first measurement: the memory of a process grows over its first 5,000 connections.
 WARM_UP = size(500, 5_000)
-#: Growth of the resident memory of all processes that counts as none, in bytes: of a day, 200 bytes for each probe.
-MEMORY_BYTES = size(32, 16) * 2**20
+#: Growth of the resident memory of all processes that counts as none, in bytes: of a day, 300 bytes for each probe.
+MEMORY_BYTES = size(32, 24) * 2**20
 #: Probes that are open at a time for HELD_SECONDS each; a listener allows 16 silent connections of one address.
 HELD, HELD_SECONDS = 8, 1.0
 HALF_A_REQUEST = associate_rq()[:100]
