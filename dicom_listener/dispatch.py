@@ -27,10 +27,11 @@ from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from dicom_listener import process_signals
 from dicom_listener.commitment import deliver
-from dicom_listener.indexing import broken_transfers, failover, indexer, unreadable
+from dicom_listener.indexing import broken_transfers, indexer, unreadable
 from dicom_listener.moving import mover
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.recovery import row_recovery
 from dicom_listener.spool import file_system, slots
 from dicom_listener.spool.associations import SpoolMarks
 from dicom_listener.spool.durable import Spool
@@ -149,10 +150,8 @@ def rescue(settings: Settings) -> int:
 def announce(settings: Settings, app: celery_app.App) -> int:
     """Send wake-up messages for waiting jobs, again if Redis has lost them; returns the number sent."""
     with statements(settings.database()) as session:
-        if not wakeups.has_unannounced(session):
+        if not wakeups.has_unannounced(session) or app.outage.resting:
             return 0
-    if app.outage.resting:
-        return 0
     try:
         in_queue = celery_app.depth(app)
     except celery_app.BROKER_ERRORS as error:
@@ -188,7 +187,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
     file_system.require(spool)
     waiting = WaitingFiles(spool)
     upkeep = QueueUpkeep(settings, celery_app.make_app(settings.broker()), waiting, stop)
-    recovery = failover.RowRecovery(settings, stop)
+    recovery = row_recovery.RowRecovery(settings, stop)
 
     def settle_or_wait() -> None:
         if not settle_and_index(settings, waiting):

@@ -26,7 +26,8 @@ from db.studies.deletion import file_deletions
 from deploy.operate import report_images
 from deploy.operate.objects import audited_objects
 from deploy.operate.objects.audited_objects import Objects
-from dicom_listener.indexing import headers, lost_rows, repair
+from dicom_listener.indexing import headers, repair
+from dicom_listener.recovery import lost_rows
 from dicom_listener.spool.durable import PART, Spool
 from dicom_listener.spool.inbox_listing import received
 

@@ -13,7 +13,7 @@ from db.storage import moves, object_files
 from db.storage.errors import StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
-from dicom_listener.indexing import lost_objects
+from dicom_listener.recovery import lost_objects
 from dicom_listener.spool import object_tag
 from dicom_listener.spool.durable import COMPLETE, Spool, sync_directory
 

@@ -22,8 +22,8 @@ from dicom_listener.indexing import indexer
 from dicom_listener.moving import mover
 from dicom_listener.moving.mover import Mover
 from tests.integration.dicom_listener.indexing.spool_rows import rows
-from tests.integration.dicom_listener.indexing.test_lost_rows import lose_rows
 from tests.integration.dicom_listener.objects import image, receive
+from tests.integration.dicom_listener.recovery.test_lost_rows import lose_rows
 from tests.object_storage import Begun, Put
 
 if TYPE_CHECKING:

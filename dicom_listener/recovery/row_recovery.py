@@ -24,7 +24,8 @@ from db.session import reading, transaction
 from db.storage import object_files
 from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
-from dicom_listener.indexing import lost_objects, lost_rows, repair
+from dicom_listener.indexing import repair
+from dicom_listener.recovery import lost_objects, lost_rows
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:

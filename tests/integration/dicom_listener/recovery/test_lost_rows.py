@@ -18,8 +18,9 @@ from db.reports import image_files
 from db.session import transaction
 from db.settings import Settings
 from deploy.operate import audit
-from dicom_listener.indexing import failover, indexer
-from dicom_listener.indexing.failover import RowRecovery
+from dicom_listener.indexing import indexer
+from dicom_listener.recovery import row_recovery
+from dicom_listener.recovery.row_recovery import RowRecovery
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.integration.dicom_listener.indexing.spool_rows import rows
@@ -36,7 +37,7 @@ TABLES = "jobs, instances, quarantine, studies"
 @pytest.fixture
 def recovery(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> RowRecovery:
     """Recovery that has noted the timeline of the database."""
-    monkeypatch.setattr(failover, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(row_recovery, "CHECK_SECONDS", 0)
     made = RowRecovery(settings, threading.Event())
     made.run_once()
     return made
@@ -64,7 +65,7 @@ def lose_rows(settings: Settings) -> None:
 def note_other_timeline(settings: Settings, **changes: str) -> None:
     """Let the spool have an earlier timeline of the same cluster, or with *changes* of another one."""
     with transaction(settings.database()) as session:
-        current = failover.current_timeline(session)
+        current = row_recovery.current_timeline(session)
     other = current._replace(**({"number": "000000FF"} | changes))
     Spool(settings.spool).timeline.write_text(json.dumps(other))
 
@@ -139,7 +140,7 @@ def test_database_that_names_none_of_the_files_ends_the_dispatcher(settings: Set
     assert waiting(settings) == 0
     with pytest.raises(ConfigurationError, match="names none of the stored files"):
         recovery.require_database()
-    assert failover.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
+    assert row_recovery.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
 
 
 def test_restored_database_is_accepted_although_it_lacks_later_files(
@@ -154,10 +155,10 @@ def test_restored_database_is_accepted_although_it_lacks_later_files(
     recovery.require_database()
     assert waiting(settings) == 0
     assert all(path.exists() for path in stored)
-    assert failover.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
+    assert row_recovery.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
 
 
-@pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * failover.LOST_WITHIN_SECONDS, True)])
+@pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * row_recovery.LOST_WITHIN_SECONDS, True)])
 def test_images_of_reports_lost_with_their_jobs_are_deleted(
     settings: Settings, recovery: RowRecovery, age: float, kept: bool
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from db.models import Instance
 from db.storage import object_files
 from db.storage.errors import Missing
-from dicom_listener.indexing import lost_rows
+from dicom_listener.recovery import lost_rows
 from dicom_listener.spool.durable import sync_directory
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
 from db.models import FileDeletion, Instance
 from db.session import transaction
@@ -14,24 +15,42 @@ from db.storage import object_files
 from db.studies.deletion import file_deletions
 from deploy.operate import audit
 from deploy.operate.objects import audited_objects
-from dicom_listener.indexing import failover, indexer, lost_objects
-from dicom_listener.indexing.failover import RowRecovery
+from dicom_listener.indexing import indexer
+from dicom_listener.recovery import lost_objects, row_recovery
+from dicom_listener.recovery.row_recovery import RowRecovery
+from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.indexing.spool_rows import rows
-from tests.integration.dicom_listener.indexing.test_lost_rows import lose_rows, note_other_timeline, waiting
+from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.moving.test_mover import indexed, local, moved
 from tests.integration.dicom_listener.objects import image, store
+from tests.integration.dicom_listener.recovery.test_lost_rows import lose_rows, note_other_timeline, waiting
 from tests.object_storage import Put
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from db.settings import Settings
     from tests.object_storage import FakeStorage
 
 
 @pytest.fixture
+def storage(object_storage: FakeStorage) -> FakeStorage:
+    return object_storage
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, storage: FakeStorage) -> Settings:
+    """An installation that moves its files to the fake storage."""
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url), **storage.settings)
+    Spool(settings.spool).prepare()
+    return settings
+
+
+@pytest.fixture
 def recovery(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> RowRecovery:
     """Recovery that has noted the timeline of the database."""
-    monkeypatch.setattr(failover, "CHECK_SECONDS", 0)
-    monkeypatch.setattr(failover, "STORAGE_SECONDS", 0)
+    monkeypatch.setattr(row_recovery, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(row_recovery, "STORAGE_SECONDS", 0)
     made = RowRecovery(settings, threading.Event())
     made.run_once()
     return made
