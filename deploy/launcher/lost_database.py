@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 
 from db.errors import ConfigurationError
 from db.session import reading
-from dicom_listener.recovery import row_recovery
+from dicom_listener.recovery import database_match, noted_timeline
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def refuse_lost_database(settings: Settings) -> None:
     It has no tables, or is another cluster than before and names none of these files. Files of the inbox do not count:
     the listener needs no database. Raises StorageError, OSError, SQLAlchemyError.
     """
-    noted = row_recovery.noted(Spool(settings.spool).timeline)
+    noted = noted_timeline.noted(Spool(settings.spool).timeline)
     with reading(settings.database()) as session:
         has_tables = MigrationContext.configure(session.connection()).get_current_revision() is not None
-        is_other = noted is not None and noted.system != row_recovery.current_timeline(session).system
-    if not has_tables and (place := row_recovery.stored(settings)):
+        is_other = noted is not None and noted.system != noted_timeline.current_timeline(session).system
+    if not has_tables and (place := database_match.stored(settings)):
         raise ConfigurationError(f"the database is empty, but {place} has files of studies: {REMEDY}")
-    if has_tables and is_other and row_recovery.names_none(settings):
+    if has_tables and is_other and database_match.names_none(settings):
         raise ConfigurationError(
             f"the database is another one than before, and names none of the stored files: {REMEDY}"
         )
@@ -45,8 +45,8 @@ def refuse_lost_database(settings: Settings) -> None:
 def accept(settings: Settings) -> None:
     """Note that the current database is the one of the stored files, although it has no rows of them."""
     path = Spool(settings.spool).timeline
-    noted = row_recovery.noted(path)
+    noted = noted_timeline.noted(path)
     with reading(settings.database()) as session:
-        current = row_recovery.current_timeline(session)
+        current = noted_timeline.current_timeline(session)
     if noted is not None and noted.system != current.system:
-        row_recovery.note(path, current)
+        noted_timeline.note(path, current)

@@ -25,7 +25,7 @@ from db.storage.errors import Damaged, StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import headers
-from dicom_listener.recovery.row_recovery import current_timeline
+from dicom_listener.recovery.noted_timeline import current_timeline
 from dicom_listener.spool.durable import COMPLETE, sync_directory
 
 if TYPE_CHECKING:

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import json
-import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import text
 
 from db.errors import ConfigurationError
 from db.reports import image_files
@@ -26,15 +23,16 @@ from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import repair
 from dicom_listener.recovery import lost_objects, lost_rows
+from dicom_listener.recovery.database_match import names_none
+from dicom_listener.recovery.noted_timeline import current_timeline, note, noted, touch
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from sqlalchemy.orm import Session
-
     from db.settings import Settings
+    from dicom_listener.recovery.noted_timeline import Timeline
 
 log = structlog.get_logger()
 
@@ -45,24 +43,6 @@ STORAGE_SECONDS = 15
 #: Age of an image whose job is not in the database up to which a failover has lost the job: no standby lags for longer.
 #: Also the time before the last look at the old timeline from which rows of objects can be lost.
 LOST_WITHIN_SECONDS = 86_400
-CURRENT = text("""
-    SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
-""")
-
-
-class Timeline(NamedTuple):
-    """Identifier of a PostgreSQL cluster, the same on its standbys, and the number of its timeline in hex.
-
-    A standby that is promoted begins a new timeline, and may lack what was committed last.
-    """
-
-    system: str
-    number: str
-
-
-def current_timeline(session: Session) -> Timeline:
-    """Return the timeline that the server of *session* writes."""
-    return Timeline(*session.execute(CURRENT).one())
 
 
 class RowRecovery:
@@ -91,7 +71,7 @@ class RowRecovery:
         before = noted(self._spool.timeline)
         if before == current:
             self._forget()
-            _touch(self._spool.timeline)
+            touch(self._spool.timeline)
         elif self._are_all_named(before, current):
             note(self._spool.timeline, current)
         self._stop.wait(CHECK_SECONDS)
@@ -236,62 +216,6 @@ class RowRecovery:
         return self._settings.operations.data_dir / file_path
 
 
-def names_none(settings: Settings) -> bool:
-    """Return whether no row names a file that was stored before the noted timeline was seen last; False without any.
-
-    Not the rows are counted: files that arrive meanwhile get rows in the wrong database, too. Raises OSError,
-    Unavailable, SQLAlchemyError.
-    """
-    seen = Spool(settings.spool).timeline.stat().st_mtime
-    paths = itertools.chain(lost_rows.stored_before(settings, seen), lost_objects.stored_before(settings, seen))
-    is_any = False
-    while page := [*itertools.islice(paths, lost_rows.PAGE)]:
-        if lost_rows.known(settings, page):
-            return False
-        is_any = True
-    return is_any
-
-
-def stored(settings: Settings) -> str | None:
-    """Return where there are files that only a process with a database stores; raises StorageError, OSError."""
-    spool = Spool(settings.spool)
-    for folder in (spool.store, spool.quarantine, settings.operations.data_dir / image_files.FOLDER):
-        if _has_files(folder):
-            return str(folder)
-    bucket = object_files.bucket(settings)
-    if bucket is not None and any(object_files.KEY.fullmatch(found.key) for found in bucket.objects()):
-        return f"the object storage {bucket.name}"
-    return None
-
-
-def _has_files(folder: Path) -> bool:
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    return any(files for _, _, files in os.walk(folder, onerror=refuse))
-
-
-def noted(path: Path) -> Timeline | None:
-    """Return the timeline that a spool has noted in *path*."""
-    try:
-        return Timeline(*json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # none yet, or damaged by a crash
-        return None
-
-
 def _seen(path: Path) -> dt.datetime:
     """Return the time from which rows of objects can be lost: before it, all were on the noted timeline."""
     return dt.datetime.fromtimestamp(path.stat().st_mtime - LOST_WITHIN_SECONDS, dt.UTC)
-
-
-def _touch(path: Path) -> None:
-    """Note that the timeline is the same now."""
-    os.utime(path)
-
-
-def note(path: Path, current: Timeline) -> None:
-    """Note in *path* that the rows of *current* name all files of the spool."""
-    written = path.with_suffix(".new")
-    written.write_text(json.dumps(current))
-    written.replace(path)

@@ -11,7 +11,7 @@
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
     spool/procedure_steps/<hash> state of a procedure step
-    spool/timeline.json          timeline of the database whose rows name all files (recovery.row_recovery)
+    spool/timeline.json          timeline of the database whose rows name all files (recovery.noted_timeline)
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
@@ -72,7 +72,7 @@ class Spool:
         self.quarantine = root / "quarantine"
         #: States of procedure steps; see dicom_listener.receive.n_services.
         self.procedure_steps = root / "procedure_steps"
-        #: Timeline of the database whose rows name all files; see dicom_listener.recovery.row_recovery.
+        #: Timeline of the database whose rows name all files; see dicom_listener.recovery.noted_timeline.
         self.timeline = root / "timeline.json"
         self._slots = root / "slots"
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, text
 from db.models import Instance, Report, Study
 from db.session import transaction
 from deploy.operate import audit, report_images
-from dicom_listener.recovery.row_recovery import current_timeline
+from dicom_listener.recovery.noted_timeline import current_timeline
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.chaos.children import POISONED

@@ -17,7 +17,7 @@ from db.operations.canaries.canaries import MISSED_INTERVALS
 from db.operations.heartbeats import Role
 from deploy.launcher import lost_database
 from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, not_checked, ok, warning
-from dicom_listener.recovery import row_recovery
+from dicom_listener.recovery import database_match
 from worker.model.checkpoint.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def examine_schema(installation: Installation) -> Finding:
     head = scripts.get_current_head()
     if current == head:
         return ok(f"the schema is revision {current}, that of this release")
-    if current is None and (place := row_recovery.stored(installation.settings)):
+    if current is None and (place := database_match.stored(installation.settings)):
         return fault(f"the database is empty, but {place} has files of studies", lost_database.REMEDY)
     if current is None or current in {script.revision for script in scripts.walk_revisions()}:
         return fault(

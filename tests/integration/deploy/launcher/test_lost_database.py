@@ -21,7 +21,7 @@ from db.settings import Settings
 from deploy.launcher.lost_database import refuse_lost_database
 from deploy.operate.doctor.database_content import examine_schema
 from deploy.operate.doctor.finding import Installation, Level
-from dicom_listener.recovery import row_recovery
+from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool
 from tests.conftest import REPOSITORY
 from tests.object_storage import BUCKET, PREFIX, Put, settings_of
@@ -177,8 +177,8 @@ def test_database_of_the_same_cluster_may_have_no_studies(settings: Settings) ->
     migrate(settings.database())
     write_stored_file(settings)
     with transaction(settings.database()) as session:
-        current = row_recovery.current_timeline(session)
-    row_recovery.note(Spool(settings.spool).timeline, current)
+        current = noted_timeline.current_timeline(session)
+    noted_timeline.note(Spool(settings.spool).timeline, current)
 
     refuse_lost_database(settings)
 

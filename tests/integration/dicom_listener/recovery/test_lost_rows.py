@@ -19,7 +19,7 @@ from db.session import transaction
 from db.settings import Settings
 from deploy.operate import audit
 from dicom_listener.indexing import indexer
-from dicom_listener.recovery import row_recovery
+from dicom_listener.recovery import noted_timeline, row_recovery
 from dicom_listener.recovery.row_recovery import RowRecovery
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
@@ -65,7 +65,7 @@ def lose_rows(settings: Settings) -> None:
 def note_other_timeline(settings: Settings, **changes: str) -> None:
     """Let the spool have an earlier timeline of the same cluster, or with *changes* of another one."""
     with transaction(settings.database()) as session:
-        current = row_recovery.current_timeline(session)
+        current = noted_timeline.current_timeline(session)
     other = current._replace(**({"number": "000000FF"} | changes))
     Spool(settings.spool).timeline.write_text(json.dumps(other))
 
@@ -140,7 +140,7 @@ def test_database_that_names_none_of_the_files_ends_the_dispatcher(settings: Set
     assert waiting(settings) == 0
     with pytest.raises(ConfigurationError, match="names none of the stored files"):
         recovery.require_database()
-    assert row_recovery.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
+    assert noted_timeline.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
 
 
 def test_restored_database_is_accepted_although_it_lacks_later_files(
@@ -155,7 +155,7 @@ def test_restored_database_is_accepted_although_it_lacks_later_files(
     recovery.require_database()
     assert waiting(settings) == 0
     assert all(path.exists() for path in stored)
-    assert row_recovery.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
+    assert noted_timeline.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
 
 
 @pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * row_recovery.LOST_WITHIN_SECONDS, True)])
