@@ -6,17 +6,22 @@ the old one, all look like a first start.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from alembic.runtime.migration import MigrationContext
 
 from db.errors import ConfigurationError
 from db.session import reading
+from db.storage.errors import Unavailable
 from dicom_listener.recovery import database_match, noted_timeline
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from db.settings import Settings
+    from dicom_listener.recovery.noted_timeline import Timeline
 
 REMEDY = (
     "name the database that was used until now, or `prelim restore` a backup. If its reports are to be given up:"
@@ -27,26 +32,41 @@ REMEDY = (
 def refuse_lost_database(settings: Settings) -> None:
     """Raise ConfigurationError if the database is not the one of the stored files of studies.
 
-    It has no tables, or is another cluster than before and names none of these files. Files of the inbox do not count:
-    the listener needs no database. Raises StorageError, OSError, SQLAlchemyError.
+    It has no tables, or names none of these files, and is not noted in the spool as theirs. Files of the inbox do not
+    count: the listener needs no database. Raises StorageError, OSError, SQLAlchemyError.
     """
-    noted = noted_timeline.noted(Spool(settings.spool).timeline)
+    path = Spool(settings.spool).timeline
+    noted = noted_timeline.noted(path)
     with reading(settings.database()) as session:
         has_tables = MigrationContext.configure(session.connection()).get_current_revision() is not None
-        is_other = noted is not None and noted.system != noted_timeline.current_timeline(session).system
+        is_noted = noted is not None and noted.is_same_database(noted_timeline.current_timeline(session))
     if not has_tables and (place := database_match.stored(settings)):
         raise ConfigurationError(f"the database is empty, but {place} has files of studies: {REMEDY}")
-    if has_tables and is_other and database_match.names_none(settings):
-        raise ConfigurationError(
-            f"the database is another one than before, and names none of the stored files: {REMEDY}"
-        )
+    # Without the object storage, the dispatcher waits for it and compares then: an upgrade does not.
+    if has_tables and not is_noted:
+        with suppress(Unavailable):
+            _refuse_other_database(settings, path, noted)
+
+
+def _refuse_other_database(settings: Settings, path: Path, noted: Timeline | None) -> None:
+    """Raise ConfigurationError if a database names none of the stored files, and is not the *noted* one."""
+    if noted is None:
+        found, cause = database_match.compare(settings), f"{path}, which notes the database of the files, is missing"
+    else:
+        found, cause = database_match.compare(settings, noted_timeline.noted_at(path)), "it is another one than before"
+    if found is database_match.Match.NONE_NAMED:
+        raise ConfigurationError(f"the database names none of the stored files; {cause}: {REMEDY}")
 
 
 def accept(settings: Settings) -> None:
     """Note that the current database is the one of the stored files, although it has no rows of them."""
     path = Spool(settings.spool).timeline
-    noted = noted_timeline.noted(path)
     with reading(settings.database()) as session:
         current = noted_timeline.current_timeline(session)
-    if noted is not None and noted.system != current.system:
+    try:
+        noted = noted_timeline.noted(path)
+    except ConfigurationError:  # damaged: its database is given up
+        noted = None
+    # Not another timeline of the same one: the dispatcher looks for rows that were lost then.
+    if path.parent.is_dir() and (noted is None or not noted.is_same_database(current)):
         noted_timeline.note(path, current)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import os
 from typing import TYPE_CHECKING
@@ -17,20 +18,30 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 
-def names_none(settings: Settings) -> bool:
-    """Return whether no row names a file that was stored before the noted timeline was seen last; False without any.
+class Match(enum.Enum):
+    """Result of a comparison."""
 
-    Not the rows are counted: files that arrive meanwhile get rows in the wrong database, too. Raises OSError,
-    Unavailable, SQLAlchemyError.
+    NO_FILES = enum.auto()
+    NAMED = enum.auto()
+    #: There are files, and no row names any of them.
+    NONE_NAMED = enum.auto()
+
+
+def compare(settings: Settings, seen: float | None = None) -> Match:
+    """Return whether a row names a stored file; with a time *seen*, a row and a file from before it.
+
+    Rows are not counted: files that arrive after *seen* get rows in the wrong database, too. Files that wait in an
+    inbox may have no row yet, and those of deleted studies have none any more. Reads until a row names a file; raises
+    OSError, Unavailable, SQLAlchemyError.
     """
-    seen = Spool(settings.spool).timeline.stat().st_mtime
     paths = itertools.chain(lost_rows.stored_before(settings, seen), lost_objects.stored_before(settings, seen))
-    is_any = False
+    found = Match.NO_FILES
     while page := [*itertools.islice(paths, lost_rows.PAGE)]:
-        if lost_rows.known(settings, page):
-            return False
-        is_any = True
-    return is_any
+        if lost_rows.are_named(settings, page, seen):
+            return Match.NAMED
+        if found is Match.NO_FILES and lost_rows.are_without_row(settings, page, seen):
+            found = Match.NONE_NAMED
+    return found
 
 
 def stored(settings: Settings) -> str | None:

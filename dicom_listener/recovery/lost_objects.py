@@ -34,11 +34,15 @@ def without_row(settings: Settings, since: dt.datetime) -> Iterator[str]:
         yield from sorted(set(page) - lost_rows.known(settings, page))
 
 
-def stored_before(settings: Settings, seconds: float) -> Iterator[str]:
-    """Yield the paths of objects that were put before a time; none without an object storage. Raises Unavailable."""
+def stored_before(settings: Settings, seen: float | None) -> Iterator[str]:
+    """Yield the paths of objects that were put before a time, without it of all; raises Unavailable.
+
+    None without an object storage.
+    """
     bucket = object_files.bucket(settings)
     for found in () if bucket is None else bucket.objects():
-        if found.modified_at.timestamp() < seconds and object_files.KEY.fullmatch(found.key):
+        is_seen = seen is None or found.modified_at.timestamp() < seen
+        if is_seen and object_files.KEY.fullmatch(found.key):
             yield object_files.file_path(found.key)
 
 

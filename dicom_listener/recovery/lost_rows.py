@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from db.models import Instance, Quarantined
 from db.models.base import any_of
@@ -37,15 +38,51 @@ def suspects(settings: Settings, errors: list[OSError]) -> Iterator[set[str]]:
             yield found
 
 
-def stored_before(settings: Settings, seconds: float) -> Iterator[str]:
-    """Yield the paths of stored files that were received before a time; raises OSError for a folder without access."""
+def stored_before(settings: Settings, seen: float | None) -> Iterator[str]:
+    """Yield the paths of stored files that were received before a time, without it of all.
+
+    Raises OSError for a folder that cannot be listed; one that is missing has no files.
+    """
     errors: list[OSError] = []
     for path in _files(settings, errors):
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime < seconds:
+            if seen is None or path.stat().st_mtime < seen:
                 yield path.relative_to(settings.operations.data_dir).as_posix()
+    if failed := [error for error in errors if not isinstance(error, FileNotFoundError)]:
+        raise failed[0]
+
+
+def are_named(settings: Settings, file_paths: Collection[str], seen: float | None) -> bool:
+    """Return whether a row names one of these files; with a time *seen*, a row from before it.
+
+    The columns are those of every release: the schema may be upgraded afterwards.
+    """
+    with reading(settings.database()) as session:
+        for rows in (Instance, Quarantined):
+            query = select(rows.file_path).where(rows.file_path == any_of(file_paths)).limit(1)
+            if seen is not None:
+                query = query.where(rows.indexed_at < dt.datetime.fromtimestamp(seen, dt.UTC))
+            if session.scalar(query) is not None:
+                return True
+    return False
+
+
+def are_without_row(settings: Settings, file_paths: Collection[str], seen: float | None) -> bool:
+    """Return whether one of these files should have a row: it is not in an inbox, and its deletion is not noted.
+
+    Raises OSError if an inbox cannot be listed.
+    """
+    errors: list[OSError] = []
+    # In this order: the indexer commits the row before it removes the file from the inbox.
+    waiting = {file_name(path) for path in received(Spool(settings.spool), errors)}
     if errors:
         raise errors[0]
+    left = {path for path in file_paths if Path(path).name not in waiting}
+    with reading(settings.database()) as session:
+        # Releases without that table noted no deletions.
+        if session.scalar(text("SELECT to_regclass('file_deletions') IS NOT NULL")):
+            left -= file_deletions.noted(session, left)
+    return bool(left) and not are_named(settings, left, seen)
 
 
 def _files(settings: Settings, errors: list[OSError]) -> Iterator[Path]:

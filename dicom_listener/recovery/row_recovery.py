@@ -23,8 +23,8 @@ from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import repair
 from dicom_listener.recovery import lost_objects, lost_rows
-from dicom_listener.recovery.database_match import names_none
-from dicom_listener.recovery.noted_timeline import current_timeline, note, noted, touch
+from dicom_listener.recovery.database_match import Match, compare
+from dicom_listener.recovery.noted_timeline import current_timeline, note, noted, noted_at, touch
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ class RowRecovery:
         #: Files that were returned, or brought back; objects that cannot be.
         self._returned: set[str] = set()
         self._unreadable: set[str] = set()
-        #: The database was replaced by an empty one.
-        self.is_refused = False
+        #: Timeline that this process has seen as the noted one, and when it did so last.
+        self._last: tuple[Timeline, float] | None = None
+        self._began = time.time()
+        #: Why the database cannot be used.
+        self._refusal = ""
 
     def run_once(self) -> None:
         """Return the files without a row if the database continues another timeline than before; then wait.
@@ -68,20 +71,44 @@ class RowRecovery:
         """
         with reading(self._settings.database()) as session:
             current = current_timeline(session)
-        before = noted(self._spool.timeline)
+        try:
+            before = self._noted()
+        except ConfigurationError as error:
+            self._refuse(str(error))
+            return
         if before == current:
             self._forget()
             touch(self._spool.timeline)
+            self._last = current, time.time()
         elif self._are_all_named(before, current):
             note(self._spool.timeline, current)
         self._stop.wait(CHECK_SECONDS)
 
+    def _noted(self) -> Timeline | None:
+        """Return the noted timeline, and note it again if the note was lost or damaged since this process saw it."""
+        path = self._spool.timeline
+        try:
+            found = noted(path)
+        except ConfigurationError:
+            if self._last is None:
+                raise
+            found = None
+        if found is None and self._last is not None:
+            log.warning("timeline.noted_again", file=path.name)
+            note(path, *self._last)
+            return self._last[0]
+        return found
+
     def _are_all_named(self, before: Timeline | None, current: Timeline) -> bool:
         """Return whether the rows name all stored files, or another one has to see to it."""
-        if before is None:
-            return True
-        if before.system != current.system:
-            return self._is_accepted()
+        if before is None or not before.is_same_database(current):
+            if not self._is_accepted(before):
+                return False
+            if before is None or before.database or before.system != current.system:
+                return True
+            # Of an earlier release, which noted no database; its timeline may have changed since.
+            note(self._spool.timeline, before._replace(database=current.database), noted_at(self._spool.timeline))
+            return False
         if self._searched != current:
             self._forget()
             log.warning("database.timeline_changed", before=before.number, now=current.number)
@@ -94,30 +121,36 @@ class RowRecovery:
         self._delete_objects()
         return True
 
-    def _is_accepted(self) -> bool:
-        """Return whether another cluster is that of the files; stop the process if it names none of them.
+    def _is_accepted(self, before: Timeline | None) -> bool:
+        """Return whether another database names stored files of before; end the process if it names none of them.
 
         The next start refuses such a database, with what to do, unless the operator accepts it.
         """
+        seen = self._began if before is None else noted_at(self._spool.timeline)
         try:
-            is_refused = names_none(self._settings)
+            found = compare(self._settings, seen)
         except Unavailable as error:
             log.warning("objects.not_searched", error=str(error))
             self._stop.wait(STORAGE_SECONDS)
             return False
-        if is_refused:
+        if found is Match.NONE_NAMED:
             log.error("database.lost", action="see the message of the next start, or `prelim doctor`")
-            self.is_refused = True
-            self._stop.set()
+            self._refuse("the database names none of the stored files")
             return False
-        # Perhaps a restored backup: to index the whole store into it could be a mistake.
-        log.warning("database.replaced", action="prelim audit; --repair indexes the files without a row")
+        if found is Match.NAMED and (before is None or before.database):
+            # Perhaps a restored backup: to index the whole store into it could be a mistake.
+            event = "timeline.missing" if before is None else "database.replaced"
+            log.warning(event, action="prelim audit; --repair indexes the files without a row")
         return True
 
+    def _refuse(self, refusal: str) -> None:
+        self._refusal = refusal
+        self._stop.set()
+
     def require_database(self) -> None:
-        """Raise ConfigurationError if the database was replaced by one that names none of the files."""
-        if self.is_refused:
-            raise ConfigurationError("the database was replaced by one that names none of the stored files")
+        """Raise ConfigurationError if the database is not that of the stored files, or it is not known which one is."""
+        if self._refusal:
+            raise ConfigurationError(self._refusal)
 
     def _forget(self) -> None:
         """Forget an earlier search: what it returned can have lost its row again."""

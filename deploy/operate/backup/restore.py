@@ -30,6 +30,7 @@ from deploy.operate.backup import again, dump
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
+from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.waiting import received
 
@@ -131,6 +132,8 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
         pass
     if erases:
         erase.resume(settings, console)
+    with reading(url) as session:
+        noted_timeline.note(Spool(settings.spool).timeline, noted_timeline.current_timeline(session))
     return audit.show(settings, console, repair=True)
 
 

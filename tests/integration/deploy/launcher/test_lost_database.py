@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from db.migrations.upgrade import migrate
 from db.models import Quarantined, Study
 from db.session import engine, transaction
 from db.settings import Settings
+from db.studies.deletion import file_deletions
 from deploy.launcher.lost_database import refuse_lost_database
 from deploy.operate.doctor.database_content import examine_schema
 from deploy.operate.doctor.finding import Installation, Level
@@ -63,8 +65,44 @@ def prelim(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-def write_stored_file(settings: Settings) -> None:
-    (Spool(settings.spool).store / "ab" / f"{uuid.uuid4()}.dcm").write_bytes(b"DICM")
+@pytest.fixture
+def migrated(settings: Settings) -> Settings:
+    """An installation whose database has tables and no rows."""
+    migrate(settings.database())
+    return settings
+
+
+def write_stored_file(settings: Settings) -> Path:
+    path = Spool(settings.spool).store / "ab" / f"{uuid.uuid4().hex}.dcm"
+    path.write_bytes(b"DICM")
+    return path
+
+
+def add_quarantined(settings: Settings, *, there: bool = True) -> None:
+    """Add a row of a file in quarantine, which is there or that of another site."""
+    path = Spool(settings.spool).quarantine / "ab.dcm"
+    if there:
+        path.write_bytes(b"DICM")
+    with transaction(settings.database()) as session:
+        session.add(
+            Quarantined(
+                file_path=path.relative_to(settings.operations.data_dir).as_posix(),
+                file_bytes=4,
+                sha256="",
+                reason="unreadable",
+                detail="",
+                received_at=dt.datetime.now(dt.UTC),
+            )
+        )
+
+
+def current(settings: Settings) -> noted_timeline.Timeline:
+    with transaction(settings.database()) as session:
+        return noted_timeline.current_timeline(session)
+
+
+def note_current(settings: Settings, **changes: str) -> None:
+    noted_timeline.note(Spool(settings.spool).timeline, current(settings)._replace(**changes))
 
 
 def note_another_cluster(settings: Settings) -> None:
@@ -145,21 +183,9 @@ def test_dispatcher_refuses_a_migrated_database_of_another_cluster_without_studi
 
 def test_restored_database_of_another_cluster_names_files_and_is_used(settings: Settings) -> None:
     migrate(settings.database())
-    path = Spool(settings.spool).quarantine / "ab.dcm"
-    path.write_bytes(b"DICM")
+    add_quarantined(settings)
     write_stored_file(settings)
     note_another_cluster(settings)
-    with transaction(settings.database()) as session:
-        session.add(
-            Quarantined(
-                file_path=path.relative_to(settings.operations.data_dir).as_posix(),
-                file_bytes=4,
-                sha256="",
-                reason="unreadable",
-                detail="",
-                received_at=dt.datetime.now(dt.UTC),
-            )
-        )
 
     refuse_lost_database(settings)
 
@@ -176,9 +202,7 @@ def test_objects_of_other_programs_are_no_reason(
 def test_database_of_the_same_cluster_may_have_no_studies(settings: Settings) -> None:
     migrate(settings.database())
     write_stored_file(settings)
-    with transaction(settings.database()) as session:
-        current = noted_timeline.current_timeline(session)
-    noted_timeline.note(Spool(settings.spool).timeline, current)
+    note_current(settings)
 
     refuse_lost_database(settings)
 
@@ -190,3 +214,112 @@ def test_doctor_names_the_stored_files_beside_an_empty_database(settings: Settin
 
     assert finding.level is Level.FAULT
     assert "the database is empty" in finding.found
+
+
+def test_missing_note_beside_files_that_no_row_names_is_refused(migrated: Settings) -> None:
+    """Restored empty, or of another site: it has tables, as the right one does."""
+    write_stored_file(migrated)
+
+    for command in ("migrate", "dispatch"):
+        refused = prelim(migrated, command)
+        assert refused.returncode == 2
+        assert "names none of the stored files" in refused.stderr
+        assert f"{Spool(migrated.spool).timeline}, which notes the database of the files, is missing" in refused.stderr
+    add_quarantined(migrated, there=False)
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        refuse_lost_database(migrated)
+
+
+def test_missing_note_beside_an_older_backup_of_the_right_database_is_accepted(migrated: Settings) -> None:
+    write_stored_file(migrated)
+    add_quarantined(migrated)
+
+    refuse_lost_database(migrated)
+
+
+def test_missing_note_is_accepted_while_files_wait_for_their_rows(migrated: Settings) -> None:
+    """The first dispatcher was killed before it committed the rows."""
+    stored = write_stored_file(migrated)
+    (Spool(migrated.spool).inbox / stored.name).hardlink_to(stored)
+
+    refuse_lost_database(migrated)
+
+
+def test_files_to_be_deleted_need_no_row(migrated: Settings) -> None:
+    stored = write_stored_file(migrated)
+    with transaction(migrated.database()) as session:
+        file_deletions.note(session, [stored.relative_to(migrated.operations.data_dir).as_posix()])
+
+    refuse_lost_database(migrated)
+
+
+def test_note_of_another_database_of_the_same_cluster_is_no_match(migrated: Settings) -> None:
+    """Dropped, created and restored empty, or the URL names the database of another site."""
+    write_stored_file(migrated)
+    note_current(migrated, database="1")
+
+    with pytest.raises(ConfigurationError, match="it is another one than before"):
+        refuse_lost_database(migrated)
+
+
+def test_note_of_an_earlier_release_is_compared_too(migrated: Settings) -> None:
+    note = Spool(migrated.spool).timeline
+    note.write_text(json.dumps(current(migrated)[:2]))
+    refuse_lost_database(migrated)
+    write_stored_file(migrated)
+    os.utime(note, (time.time() + 1,) * 2)
+
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        refuse_lost_database(migrated)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'["7000', b"{}", b"null", b'["1"]', b'["1", 2]', b'["1", "2", "3", "4"]', b"\xff"]
+)
+def test_damaged_note_is_refused_with_what_to_do(migrated: Settings, content: bytes) -> None:
+    note = Spool(migrated.spool).timeline
+    write_stored_file(migrated)
+    note.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"timeline\.json is damaged.*: delete it, and the rows"):
+        refuse_lost_database(migrated)
+    assert note.read_bytes() == content
+
+
+def test_note_that_cannot_be_read_is_named(migrated: Settings) -> None:
+    Spool(migrated.spool).timeline.mkdir()
+
+    refused = prelim(migrated, "dispatch")
+
+    assert refused.returncode == 2
+    assert "timeline.json: it is no regular file" in refused.stderr
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_operator_may_name_the_database_although_the_note_is_missing_or_damaged(
+    migrated: Settings, content: bytes | None
+) -> None:
+    write_stored_file(migrated)
+    if content is not None:
+        Spool(migrated.spool).timeline.write_bytes(content)
+
+    assert prelim(migrated, "migrate", "--new-database").returncode == 0
+    refuse_lost_database(migrated)
+
+
+def test_upgrade_does_not_wait_for_an_object_storage_that_is_away(
+    migrated: Settings, object_storage: FakeStorage, tmp_path: Path
+) -> None:
+    there = settings_of(f"http://127.0.0.1:{object_storage.port}")
+    object_storage.objects[f"{PREFIX}/ab/{uuid.uuid4()}.dcm"] = Put(b"DICM")
+    moved = Settings(data_dir=tmp_path, database_url=migrated.database(), **there)
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        refuse_lost_database(moved)
+    object_storage.away = True
+
+    refuse_lost_database(moved)
+
+
+def test_missing_spool_is_that_of_a_process_without_files(migrated: Settings, tmp_path: Path) -> None:
+    """An init container, for example, has no data directory."""
+    refuse_lost_database(Settings(data_dir=tmp_path / "none", database_url=migrated.database()))

@@ -140,7 +140,9 @@ def test_database_that_names_none_of_the_files_ends_the_dispatcher(settings: Set
     assert waiting(settings) == 0
     with pytest.raises(ConfigurationError, match="names none of the stored files"):
         recovery.require_database()
-    assert noted_timeline.noted(Spool(settings.spool).timeline) == ("1", "000000FF"), "the next start refuses it, too"
+    noted = noted_timeline.noted(Spool(settings.spool).timeline)
+    assert noted is not None
+    assert noted.system == "1", "the next start refuses it, too"
 
 
 def test_restored_database_is_accepted_although_it_lacks_later_files(
@@ -155,7 +157,100 @@ def test_restored_database_is_accepted_although_it_lacks_later_files(
     recovery.require_database()
     assert waiting(settings) == 0
     assert all(path.exists() for path in stored)
-    assert noted_timeline.noted(Spool(settings.spool).timeline) != ("1", "000000FF")
+    noted = noted_timeline.noted(Spool(settings.spool).timeline)
+    assert noted is not None
+    assert noted.system != "1"
+
+
+@pytest.mark.usefixtures("stored")
+def test_note_that_is_lost_or_damaged_meanwhile_is_written_again(settings: Settings, recovery: RowRecovery) -> None:
+    note = Spool(settings.spool).timeline
+    recovery.run_once()
+    content = note.read_bytes()
+    for damage in (note.unlink, lambda: note.write_bytes(b"")):
+        damage()
+        recovery.run_once()
+        assert note.read_bytes() == content
+
+
+@pytest.mark.usefixtures("stored")
+def test_note_that_is_lost_while_the_database_is_replaced_refuses_that_one(
+    settings: Settings, recovery: RowRecovery
+) -> None:
+    note = Spool(settings.spool).timeline
+    recovery.run_once()
+    note_other_timeline(settings, database="1")
+    replaced = noted_timeline.noted(note)
+    assert replaced is not None
+    recovery._last = replaced, time.time()
+    note.unlink()
+    lose_rows(settings)
+    receive(settings, image())
+    indexer.run_once(settings)
+    recovery.run_once()
+
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        recovery.require_database()
+
+
+def test_missing_note_beside_files_without_rows_ends_the_dispatcher(
+    settings: Settings, stored: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_recovery, "CHECK_SECONDS", 0)
+    lose_rows(settings)
+    stop = threading.Event()
+    begun = RowRecovery(settings, stop)
+    # Files that arrive now get rows in the wrong database, too.
+    receive(settings, image())
+    indexer.run_once(settings)
+    begun.run_once()
+
+    assert stop.is_set()
+    assert not Spool(settings.spool).timeline.exists()
+    assert all(path.exists() for path in stored)
+    with pytest.raises(ConfigurationError, match="names none of the stored files"):
+        begun.require_database()
+
+
+def test_missing_note_of_the_right_database_is_written(settings: Settings, stored: list[Path]) -> None:
+    stop = threading.Event()
+    stop.wait = lambda *_: False  # type: ignore[method-assign]
+    begun = RowRecovery(settings, stop)
+    begun.run_once()
+
+    begun.require_database()
+    assert noted_timeline.noted(Spool(settings.spool).timeline) is not None
+    assert all(path.exists() for path in stored)
+
+
+def test_damaged_note_ends_a_dispatcher_that_has_not_seen_it_before(settings: Settings) -> None:
+    Spool(settings.spool).timeline.write_bytes(b"")
+    stop = threading.Event()
+    begun = RowRecovery(settings, stop)
+    begun.run_once()
+
+    assert stop.is_set()
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        begun.require_database()
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("number", ["", "000000FF"])
+def test_note_of_an_earlier_release_gets_its_database_and_keeps_its_timeline(
+    settings: Settings, recovery: RowRecovery, number: str
+) -> None:
+    note = Spool(settings.spool).timeline
+    system, current, _ = noted_timeline.noted(note) or ("", "", "")
+    with transaction(settings.database()) as session:
+        session.execute(text("DELETE FROM quarantine"))
+    note.write_text(json.dumps([system, number or current]))
+    recovery.run_once()
+    upgraded = noted_timeline.noted(note)
+    recovery.run_once()
+
+    assert upgraded is not None
+    assert (upgraded.number, bool(upgraded.database)) == (number or current, True)
+    assert waiting(settings) == (1 if number else 0), "a failover since then is seen"
 
 
 @pytest.mark.parametrize(("age", "kept"), [(0, False), (2 * row_recovery.LOST_WITHIN_SECONDS, True)])
