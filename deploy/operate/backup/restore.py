@@ -133,7 +133,8 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     if erases:
         erase.resume(settings, console)
     with reading(url) as session:
-        noted_timeline.note(Spool(settings.spool).timeline, noted_timeline.current_timeline(session))
+        current = noted_timeline.current_timeline(session)
+    noted_timeline.note(Spool(settings.spool).timeline, current)
     return audit.show(settings, console, repair=True)
 
 

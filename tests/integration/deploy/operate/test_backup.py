@@ -29,6 +29,7 @@ from deploy.operate.backup.repository import Erasures, Repository
 from deploy.operate.backup.sealing import BackupDamaged
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
+from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool
 from tests.integration.db.conftest import Arrivals
 from tests.integration.dicom_listener.listening import settings_for
@@ -195,6 +196,17 @@ def test_restored_system_has_everything_acknowledged_and_audits_clean(
     assert len(rows(empty, Instance)) == len(rows(settings, Instance)) + 1
     assert audit.check(empty) == []
     assert not list(Spool(empty.spool).root.rglob("*.restored"))
+
+
+def test_restored_database_is_noted_as_that_of_the_files(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    restored(empty, repository)
+
+    with transaction(empty.database()) as session:
+        current = noted_timeline.current_timeline(session)
+    assert noted_timeline.noted(Spool(empty.spool).timeline) == current
 
 
 def test_worker_of_before_the_restore_cannot_store_its_report(
