@@ -3,35 +3,89 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING
+
+import structlog
 
 from db.models import Instance
 from db.storage import object_files
 from db.storage.errors import Missing
 from dicom_listener.recovery import lost_rows
-from dicom_listener.spool.durable import sync_directory
+from dicom_listener.spool.durable import Spool, read_text, replace_text, sync_directory
 
 if TYPE_CHECKING:
     import datetime as dt
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
+    from dicom_listener.recovery.noted_timeline import Timeline
+
+log = structlog.get_logger()
+
+#: Objects that are looked up before the position is noted, 1,000 with each request. After a kill, or a request that
+#: fails, this many are looked up again.
+PART = 20_000
 
 
-def without_row(settings: Settings, since: dt.datetime) -> Iterator[str]:
-    """Yield the paths of objects put after *since* that neither a row nor a noted deletion names.
+class ObjectSearch:
+    """Goes through the objects once after a failover, a part at a time, and notes how far it is.
 
-    The file of each may be in an inbox still. Raises Unavailable.
+    Keys have no date, so that all objects are listed; memory is that of one part. Killed, or without the object
+    storage, it continues with the part that was not completed.
     """
-    listed = object_files.required(object_files.bucket(settings)).objects()
-    paths = (
-        object_files.file_path(found.key)
-        for found in listed
-        if found.modified_at > since and object_files.KEY.fullmatch(found.key)
-    )
-    while page := [*itertools.islice(paths, lost_rows.PAGE)]:
-        yield from sorted(set(page) - lost_rows.known(settings, page))
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._path = Spool(settings.spool).objects_searched
+        self._of: list[str] = []
+        #: Last key of the completed parts, and of the current one; None at the end of the bucket.
+        self._after = ""
+        self._last: str | None = ""
+
+    def begin(self, before: Timeline, now: Timeline) -> None:
+        """Begin, or continue, the search of one failover."""
+        if self._of != [*before, *now]:
+            self._of = [*before, *now]
+            self._after = self._noted()
+        self._last = self._after
+
+    def part(self, since: dt.datetime, stop: threading.Event) -> set[str]:
+        """Return the paths of the objects of a part, put after *since*, that neither a row nor a noted deletion names.
+
+        The same part until it is completed. The file of each may be in an inbox still. Raises Unavailable.
+        """
+        bucket = object_files.required(object_files.bucket(self._settings))
+        listed, found, number = itertools.islice(bucket.objects(self._after), PART), set[str](), 0
+        while not stop.is_set() and (page := [*itertools.islice(listed, lost_rows.PAGE)]):
+            keys = [each.key for each in page if each.modified_at > since and object_files.KEY.fullmatch(each.key)]
+            paths = {object_files.file_path(key) for key in keys}
+            found |= paths - lost_rows.known(self._settings, paths)
+            self._last, number = page[-1].key, number + len(page)
+        if number < PART and not stop.is_set():
+            self._last = None
+        return found
+
+    def complete(self) -> bool:
+        """Note that rows name all objects of the part; return whether it was the last one."""
+        if self._last is None:
+            self._path.unlink(missing_ok=True)
+            self._of = []
+            return True
+        self._after = self._last
+        replace_text(self._path, json.dumps([*self._of, self._after]))
+        log.info("objects.searched", after=self._after)
+        return False
+
+    def _noted(self) -> str:
+        """Return the last key of the parts that an earlier process has completed; empty without any."""
+        try:
+            *of, after = json.loads(read_text(self._path))
+        except (FileNotFoundError, ValueError, TypeError):  # nothing is missed from the beginning
+            return ""
+        return after if of == self._of and isinstance(after, str) else ""
 
 
 def stored_before(settings: Settings, seen: float | None) -> Iterator[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
 from db.errors import ConfigurationError
-from dicom_listener.spool.durable import read_text, sync_directory, sync_file
+from dicom_listener.spool.durable import read_text, replace_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,15 +79,4 @@ def touch(path: Path) -> None:
 
 def note(path: Path, current: Timeline, at: float | None = None) -> None:
     """Note in *path*, durably, that the rows of *current* name all files of the spool; seen *at*, without it now."""
-    # Of this process alone: another dispatcher may note it now.
-    written = path.with_suffix(f".{uuid.uuid4()}.new")
-    try:
-        written.write_text(json.dumps(current))
-        if at is not None:
-            os.utime(written, (at, at))
-        sync_file(written)
-        written.replace(path)
-        sync_directory(path.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            written.unlink()
+    replace_text(path, json.dumps(current), at)

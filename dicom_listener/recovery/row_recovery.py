@@ -58,6 +58,7 @@ class RowRecovery:
         #: Files that were returned, or brought back; objects that cannot be.
         self._returned: set[str] = set()
         self._unreadable: set[str] = set()
+        self._objects = lost_objects.ObjectSearch(settings)
         #: Timeline that this process has seen as the noted one, and when it did so last.
         self._last: tuple[Timeline, float] | None = None
         self._began = time.time()
@@ -116,7 +117,7 @@ class RowRecovery:
             self._searched = current
         self._remove_images()
         self._return_lost()
-        if self._without_row or self._stop.is_set() or not self._are_objects_named():
+        if self._without_row or self._stop.is_set() or not self._are_objects_named(before, current):
             return False
         self._delete_objects()
         return True
@@ -158,18 +159,23 @@ class RowRecovery:
         for found in (self._without_row, self._returned, self._unreadable):
             found.clear()
 
-    def _are_objects_named(self) -> bool:
+    def _are_objects_named(self, before: Timeline, current: Timeline) -> bool:
         """Return whether rows name all objects that a failover may concern; bring the others back, to be returned."""
         if self._settings.storage.storage_url is None:
             return True
+        self._objects.begin(before, current)
         try:
-            listed = lost_objects.without_row(self._settings, _seen(self._spool.timeline))
-            unknown = set(itertools.takewhile(lambda _: not self._stop.is_set(), listed)) - self._unreadable
-            brought_back = [path for path in sorted(unknown - self._returned) if self._bring_back(path)]
+            while self._is_part_named():
+                if self._objects.complete():
+                    return True
         except Unavailable as error:
             log.warning("objects.not_searched", error=str(error))
             self._stop.wait(STORAGE_SECONDS)
-            return False
+        return False
+
+    def _is_part_named(self) -> bool:
+        unknown = self._objects.part(_seen(self._spool.timeline), self._stop) - self._unreadable
+        brought_back = [path for path in sorted(unknown - self._returned) if self._bring_back(path)]
         if brought_back:
             log.warning("objects.brought_back", objects=len(brought_back))
         # Listed again after each: another dispatcher may bring one back whose file was sent again.

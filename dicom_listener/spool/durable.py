@@ -11,6 +11,7 @@
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
     spool/procedure_steps/<hash> state of a procedure step
+    spool/objects_searched.json  how far the search for lost rows in the object storage is (recovery.lost_objects)
     spool/timeline.json          timeline of the database whose rows name all files (recovery.noted_timeline)
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
@@ -22,6 +23,7 @@ import itertools
 import os
 import stat
 import threading
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,6 +76,8 @@ class Spool:
         self.procedure_steps = root / "procedure_steps"
         #: Timeline of the database whose rows name all files; see dicom_listener.recovery.noted_timeline.
         self.timeline = root / "timeline.json"
+        #: How far the search for objects is whose rows were lost; see dicom_listener.recovery.lost_objects.
+        self.objects_searched = root / "objects_searched.json"
         self._slots = root / "slots"
 
     def prepare(self) -> None:
@@ -136,6 +140,20 @@ def read_text(path: Path) -> str:
     """Return the text of a small regular file; raises OSError, UnicodeDecodeError."""
     with open_regular(path) as file:
         return file.read().decode()
+
+
+def replace_text(path: Path, content: str, at: float | None = None) -> None:
+    """Write a small file durably, at once or not at all, also beside other writers; modified *at*, without it now."""
+    written = path.with_name(f"{path.name}.{uuid.uuid4()}.new")
+    try:
+        written.write_text(content)
+        if at is not None:
+            os.utime(written, (at, at))
+        sync_file(written)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def sync_file(path: Path) -> None:

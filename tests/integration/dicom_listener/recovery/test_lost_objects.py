@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import delete
 
 from db.models import FileDeletion, Instance
 from db.session import transaction
@@ -135,6 +136,57 @@ def test_storage_that_is_away_is_searched_when_it_is_back(
     storage.away = False
     recover(settings, recovery)
     assert len(rows(settings, Instance)) == 2
+
+
+@pytest.mark.parametrize("part", [1, 2, 5])
+def test_objects_are_searched_in_parts(
+    settings: Settings, recovery: RowRecovery, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(lost_objects, "PART", part)
+    before = arrived(settings, 4)
+    fail_over(settings)
+    for _ in range(4):
+        recover(settings, recovery)
+
+    assert arrived(settings, 0) == before
+    assert not Spool(settings.spool).objects_searched.exists()
+
+
+def test_search_of_objects_continues_after_a_kill(
+    settings: Settings, storage: FakeStorage, recovery: RowRecovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_objects, "PART", 2)
+    first, _, _, last = arrived(settings, 4)
+    note_other_timeline(settings)
+    real = lost_objects.ObjectSearch.complete
+
+    def complete(search: lost_objects.ObjectSearch) -> bool:
+        real(search)
+        raise RuntimeError("killed after the first part")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lost_objects.ObjectSearch, "complete", complete)
+        with pytest.raises(RuntimeError):
+            recovery.run_once()
+    with transaction(settings.database()) as session:
+        session.execute(delete(Instance).where(Instance.file_path.in_([first, last])))
+    recover(settings, RowRecovery(settings, threading.Event()))
+
+    assert [row.file_path for row in rows(settings, Instance) if row.file_path in (first, last)] == [last]
+    assert len(storage.keys()) == 4
+    assert not Spool(settings.spool).objects_searched.exists()
+
+
+@pytest.mark.parametrize("content", ["", '["1", "2", "3", "4", "5", "6", "zz"]', "7", "[]"])
+def test_damaged_or_other_position_is_no_reason_to_miss_an_object(
+    settings: Settings, recovery: RowRecovery, content: str
+) -> None:
+    before = arrived(settings, 2)
+    Spool(settings.spool).objects_searched.write_text(content)
+    fail_over(settings)
+    recover(settings, recovery)
+
+    assert arrived(settings, 0) == before
 
 
 def test_object_of_long_before_the_failover_is_left_to_the_audit(
