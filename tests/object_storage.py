@@ -76,6 +76,8 @@ class FakeStorage(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         #: Answers every request with this status.
         self.failing: int | None = None
+        #: Keys, with the prefix, that no request may put.
+        self.refused_keys: set[str] = set()
         #: Closes every connection without an answer.
         self.away = False
         #: Carries out so many of the next requests, and closes the connection without an answer.
@@ -158,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(self.server.failing, _error("Failing"))
         elif f"Credential={ACCESS}/" not in self.headers.get("Authorization", ""):
             self._answer(403, _error("InvalidAccessKeyId"))
+        elif self.command == "PUT" and key in self.server.refused_keys:
+            self._answer(403, _error("AccessDenied"))
         elif bucket != BUCKET:
             self._answer(404, _error("NoSuchBucket"))
         else:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from db.storage.errors import Missing, Unavailable
+from db.storage.errors import Missing, Refused, Unavailable
 from db.storage.s3_connections import Connections, Place
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Bucket:
         is_condition = answer.status in (FAILED, CONFLICT) and "If-None-Match" in (headers or {})
         if answer.status in OK or is_condition or (is_missing_object and method in MAY_MISS):
             return answer
-        raise Unavailable(f"{self.name} refuses the request: {answer.status} {answer.code}".rstrip())
+        raise Refused(f"{self.name} refuses the request: {answer.status} {answer.code}".rstrip())
 
 
 def _moment(text: str) -> dt.datetime | None:

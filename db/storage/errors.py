@@ -13,6 +13,10 @@ class Unavailable(StorageError):
     """Raised when the object storage does not answer, refuses the request or fails: it may work later."""
 
 
+class Refused(Unavailable):
+    """Raised when the object storage works, and refuses a request: of this object, or of this account."""
+
+
 class Missing(StorageError):
     """Raised when the object storage answers that it has no such object."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from db.settings.object_storage import Storage
-    from db.storage.bucket import Bucket
+    from db.storage.bucket import Bucket, Stored
 
 #: Folder of the files that are moved, relative to the data directory; a key is the path below it.
 STORE = "spool/store/"
@@ -41,13 +41,18 @@ SEPARATOR = "_"
 KEY = re.compile(r"[0-9a-z]{2}/[^/]+\.dcm")
 
 
-class StoredFile(Protocol):
-    """Columns of an instance about its file."""
+class Moved(Protocol):
+    """Columns of an instance about its object."""
 
     @property
     def file_path(self) -> str: ...  # noqa: D102
     @property
     def object_sha256(self) -> str | None: ...  # noqa: D102
+
+
+class StoredFile(Moved, Protocol):
+    """Columns of an instance about its file."""
+
     @property
     def storage_due_at(self) -> dt.datetime | None: ...  # noqa: D102
 
@@ -212,6 +217,22 @@ class Files:
                     return cached
         name = required(bucket(self._settings)).name
         raise Damaged(f"{name} has another object as {key(row.file_path)}: restore it from a backup")
+
+
+def is_whole(settings: Settings, row: Moved, found: Stored | None, size: int) -> bool:
+    """Return whether the bucket has the object of a row: of its digest, which is read if the size is another one.
+
+    *size* is that of a local file, which may have another header than the object. Raises Unavailable, OSError.
+    """
+    if found is None or found.sha256 != row.object_sha256:
+        return False
+    if found.size == size:
+        return True
+    try:
+        with downloaded(settings, row.file_path) as (_, sha256):
+            return sha256 == row.object_sha256
+    except Missing:
+        return False
 
 
 @contextlib.contextmanager

@@ -66,4 +66,4 @@ def _failure_in_storage(settings: Settings, row: Instance) -> int | None:
     if row.object_sha256 is None:
         raise Unavailable("the object is not moved yet")
     found = bucket.head(object_files.key(row.file_path))
-    return None if found is not None and found.sha256 == row.object_sha256 else PROCESSING_FAILURE
+    return None if object_files.is_whole(settings, row, found, row.file_bytes) else PROCESSING_FAILURE

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.models import Instance
 from db.session import transaction
 from db.storage import moves, object_cache, object_files
-from db.storage.errors import Damaged, StorageError, Unavailable
+from db.storage.errors import Damaged, Refused, StorageError, Unavailable
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import headers
@@ -160,7 +160,7 @@ class Mover:
         if not rows:
             return 0
         with ThreadPoolExecutor(THREADS, thread_name_prefix="storage") as pool:
-            results = [*pool.map(self._put, rows)]
+            results = _without_single_refusals(rows, [*pool.map(self._put, rows)])
         failed = next((result for result in results if isinstance(result, Unavailable)), None)
         digests = {row.file_path: result for row, result in zip(rows, results, strict=True) if isinstance(result, str)}
         aside = [row.file_path for row, result in zip(rows, results, strict=True) if result is None]
@@ -186,8 +186,7 @@ class Mover:
         except Unavailable as error:
             return error
         except (StorageError, OSError) as error:
-            cause = str(error) if isinstance(error, StorageError) else os.strerror(error.errno or 0)
-            log.error("storage.not_moved", instance_id=str(row.id), file=row.file_path, cause=cause)  # noqa: TRY400
+            _log_not_moved(row, error)
             return None
 
     def _bring_back(self, file_path: str, key: str) -> None:
@@ -208,12 +207,13 @@ class Mover:
             raise Damaged("the file differs from its row: `prelim audit` names it, and a resent object repairs it")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if self._bucket.put(key, file, os.fstat(file.fileno()).st_size, sha256):
+            size = os.fstat(file.fileno()).st_size
+            if self._bucket.put(key, file, size, sha256):
                 return sha256
         found = self._bucket.head(key)
         if found is None:
             raise Unavailable(f"{self._bucket.name} refuses {key}, and does not have it")
-        if found.sha256 == sha256 or self._is_version(row, found.sha256):
+        if (found.sha256, found.size) == (sha256, size) or self._is_version(row, found.sha256):
             return found.sha256
         name = self._bucket.name
         raise Damaged(f"{name} has another object as {key}, which is kept: find out who wrote it, and move it away")
@@ -249,7 +249,32 @@ class Mover:
     def _object(self, row: CopyRow) -> int | None:
         """Return the size of a file's object; None if it is missing, or another one."""
         found = self._bucket.head(object_files.key(row.file_path))
-        return found.size if found is not None and found.sha256 == row.object_sha256 else None
+        try:
+            size = (self._data_dir / row.file_path).stat().st_size
+        except FileNotFoundError:  # nothing is deleted
+            size = found.size if found is not None else 0
+        is_whole = object_files.is_whole(self._settings, row, found, size)
+        return found.size if found is not None and is_whole else None
+
+
+def _without_single_refusals(
+    rows: Sequence[FileRow], results: list[str | Unavailable | None]
+) -> list[str | Unavailable | None]:
+    """Set files aside that the object storage refuses although it takes later ones: the others must not wait for them.
+
+    If it takes none after them, the account may have lost its rights, and all wait.
+    """
+    last = max((number for number, result in enumerate(results) if isinstance(result, str)), default=0)
+    for number, result in enumerate(results[:last]):
+        if isinstance(result, Refused):
+            _log_not_moved(rows[number], result)
+            results[number] = None
+    return results
+
+
+def _log_not_moved(row: FileRow, error: Exception) -> None:
+    cause = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+    log.error("storage.not_moved", instance_id=str(row.id), file=row.file_path, cause=cause)
 
 
 def _is_abandoned(upload: Upload, begun_before: dt.datetime) -> bool:

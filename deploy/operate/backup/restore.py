@@ -167,7 +167,7 @@ def _restore_files(settings: Settings, repository: Repository, name: str, source
 
 def _has(bucket: Bucket, kept: Kept) -> bool:
     found = bucket.head(object_files.key(kept.path))
-    return found is not None and found.sha256 == kept.content.sha256
+    return found is not None and Content(found.size, found.sha256) == kept.content
 
 
 def _fetch(source: Bucket | None, kept: Kept, file: BinaryIO) -> Content:

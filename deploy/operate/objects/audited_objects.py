@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         def file_path(self) -> str: ...  # noqa: D102
         @property
         def object_sha256(self) -> str | None: ...  # noqa: D102
+        @property
+        def file_bytes(self) -> int: ...  # noqa: D102
 
 
 #: Keys looked up at a time.
@@ -53,12 +55,12 @@ class Objects:
             return None
         try:
             found = object_files.required(object_files.bucket(self._settings)).head(object_files.key(row.file_path))
+            if found is None:
+                return MISSING
+            return None if object_files.is_whole(self._settings, row, found, row.file_bytes) else DIFFERS
         except Unavailable as error:
             self._failure = str(error)
             return None
-        if found is None:
-            return MISSING
-        return None if found.sha256 == row.object_sha256 else DIFFERS
 
     def unknown(self) -> Iterator[Violation]:
         """Yield the objects that no row has, and whether the examination has failed; nothing without a bucket."""

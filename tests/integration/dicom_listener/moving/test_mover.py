@@ -244,6 +244,63 @@ def test_local_copy_is_kept_if_its_object_is_lost(settings: Settings, storage: F
     assert storage.keys() == [object_files.key(row.file_path)]
 
 
+def test_local_copy_is_kept_if_its_object_is_cut(settings: Settings, storage: FakeStorage) -> None:
+    """By a service that lost the end of it: its metadata are as before."""
+    settings = settings.replace(storage_keep_local_hours=2)
+    (row,) = moved(settings)
+    (put,) = storage.objects.values()
+    put.body = put.body[:-2]
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE instances SET storage_due_at = now()"))
+
+    Mover(settings).run_once()
+    assert local(settings, row).exists()
+    Mover(settings).run_once()
+    assert local(settings, row).exists(), "the object is not replaced, and not taken for the file"
+    (row,) = rows(settings, Instance)
+    assert row.object_sha256 is None
+
+
+def test_file_that_alone_is_refused_does_not_delay_the_others(settings: Settings, storage: FakeStorage) -> None:
+    found = indexed(settings, 4)
+    storage.refused_keys = {f"prelim/{object_files.key(found[1].file_path)}"}
+    mover = Mover(settings)
+    mover.run_once()
+
+    assert len(storage.keys()) == 3
+    with transaction(settings.database()) as session:
+        assert moves.waiting(session).set_aside == 1
+    assert local(settings, found[1]).exists()
+
+
+def test_files_that_are_refused_from_some_time_on_wait_for_the_storage(
+    settings: Settings, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account was withdrawn: none of them is set aside."""
+    monkeypatch.setattr(mover, "THREADS", 1)
+    found = indexed(settings, 4)
+    storage.refused_keys = {f"prelim/{object_files.key(row.file_path)}" for row in found[1:]}
+    with pytest.raises(Unavailable, match="403 AccessDenied"):
+        Mover(settings).run_once()
+
+    with transaction(settings.database()) as session:
+        assert moves.waiting(session).set_aside == 0
+    storage.refused_keys = set()
+    Mover(settings).run_once()
+    assert len(storage.keys()) == 4
+
+
+def test_audit_and_commitment_find_an_object_that_is_cut(settings: Settings, storage: FakeStorage) -> None:
+    settings = settings.replace(storage_commit_after="store")
+    moved(settings)
+    assert commitment_failures(settings) == []
+    (put,) = storage.objects.values()
+    put.body = put.body[:-2]
+
+    assert [found.rule for found in audit.check(settings)] == [audited_objects.DIFFERS]
+    assert len(commitment_failures(settings)) == 1
+
+
 def test_cut_and_wrong_bodies_are_read_again_or_refused(settings: Settings, storage: FakeStorage) -> None:
     (row,) = moved(settings)
     storage.wrong = 1
