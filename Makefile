@@ -8,7 +8,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools sbom install demo up shell test test-slow test-long test-wheels test-containers release hashes check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
+.PHONY: help tools sbom install demo up shell test test-slow test-long test-wheels test-containers release hashes hashes-cpu check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ sbom: install tools ## List all installed packages with licences in build/sbom.j
 
 hashes: install ## Write requirements/*.txt: all packages with the SHA-256 of their wheels, as the package index lists them
 	$(BIN)/python -m tests.packaging.hashes
+
+hashes-cpu: install ## Write requirements/cpu.txt: torch's build for the CPU, as its index lists it (TORCH_OPTIONS=)
+	$(BIN)/python -m tests.packaging.hashes cpu
 
 KEY ?=
 release: sbom ## Write a signed release of HEAD to build/release (KEY=private key of ssh-keygen)

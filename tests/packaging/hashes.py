@@ -1,7 +1,8 @@
 """Write `requirements/*.txt`: every package of an installation with the SHA-256 of its wheels (`make hashes`).
 
 The packages are those that pyproject.toml and the metadata of the installed packages name, for each Python and
-architecture; versions are those of constraints.txt, hashes those that the package index lists.
+architecture; versions are those of constraints.txt, hashes those that the package index lists. With the argument
+`cpu`: the file of torch's build for the CPU (`make hashes-cpu`).
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ OLD_POLICIES = (
 #: Extras of each file, beyond those of the files before it. The build backend of Prelim itself belongs to the first.
 FILES = {"core": ("images",), "worker": ("worker", "evaluate"), "embedded": ("embedded",), "otel": ("otel",)}
 BUILD = "setuptools"
-#: Its build for CUDA has a file of its own, with the packages which that needs. The build for the CPU, which is in an
-#: index of PyTorch that not every site reaches, has none.
-TORCH, CUDA = "torch", "cuda"
+#: Its build for CUDA has a file of its own, with the packages which that needs. So has the build for the CPU, whose
+#: index is PyTorch's, which not every site reaches; TORCH_OPTIONS names another one, as for the images.
+TORCH, CUDA, CPU = "torch", "cuda", "cpu"
+CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 HEAD = "# Written by `make hashes`; see docs/dependencies.md.\n"
+CPU_HEAD = HEAD.replace("make hashes", "make hashes-cpu")
 
 
 class Target(NamedTuple):
@@ -184,8 +187,19 @@ def write_cuda(others: set[str]) -> None:
     (FOLDER / f"{CUDA}.txt").write_text(HEAD + "\n".join(entries) + "\n")
 
 
+def write_cpu(options: str, targets: Iterable[Target] = TARGETS, folder: Path = FOLDER) -> None:
+    """Write the file of torch's build for the CPU, with *options* of pip for its index."""
+    pin = f"{TORCH}=={pins()[TORCH]}+{CPU}"
+    found: dict[str, set[str]] = defaultdict(set)
+    for target in targets:
+        for policies in (OLD_POLICIES, NEW_POLICIES + OLD_POLICIES):
+            for each, digest in wheels([pin], target, policies, ("--no-deps", *options.split())).items():
+                found[each].add(digest)
+    (folder / f"{CPU}.txt").write_text(CPU_HEAD + entry(*pin.split("=="), set(TARGETS), found) + "\n")
+
+
 def main() -> None:
-    """Write the files."""
+    """Write the files that the package index has the wheels of."""
     versions, asked = pins(), sets()
     found: dict[str, set[str]] = defaultdict(set)
     for target in TARGETS:
@@ -208,4 +222,7 @@ def entry(name: str, version: str, targets: set[Target], found: dict[str, set[st
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == [CPU]:
+        write_cpu(os.environ.get("TORCH_OPTIONS") or CPU_INDEX)
+    else:
+        main()

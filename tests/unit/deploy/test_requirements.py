@@ -41,6 +41,16 @@ def test_file_of_torch_for_cuda_has_its_pin_and_nothing_of_the_other_files() -> 
     assert text == hashes.HEAD + "\n".join(match[0] for match in ENTRY.finditer(text)) + "\n"
 
 
+def test_file_of_torch_for_the_cpu_has_its_pin_and_a_wheel_of_every_python_and_machine() -> None:
+    """Otherwise: `make hashes-cpu`."""
+    text = (hashes.FOLDER / f"{hashes.CPU}.txt").read_text()
+    ((name, version, marker, digests),) = ENTRY.findall(text)
+
+    assert (name, version, marker) == (hashes.TORCH, f"{hashes.pins()[hashes.TORCH]}+cpu", "")
+    assert len(set(re.findall("sha256:(.*?)(?: |$)", digests, re.MULTILINE))) == len(hashes.TARGETS)
+    assert text == hashes.CPU_HEAD + "".join(match[0] for match in ENTRY.finditer(text)) + "\n"
+
+
 def test_direct_dependencies_are_pinned_alike_in_both_files() -> None:
     versions = hashes.pins()
     extras = frozenset(extra for each in hashes.FILES.values() for extra in each)
