@@ -3,5 +3,60 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.containers.engine import Containers, build
+from tests.services import database_named, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from deploy.embedded.postgres import Postgres
 
 collect_ignore = [] if "CONTAINERS" in os.environ else ["test_containers.py"]
+#: Limit of a worker with the demo model and torch.
+WORKER_MEMORY = "2g"
+
+
+@pytest.fixture(scope="session")
+def core() -> str:
+    assert shutil.which("podman"), "podman is needed"
+    return build("core")
+
+
+@pytest.fixture(scope="session")
+def worker(core: str) -> str:
+    assert core
+    return build("worker-cpu")
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """An empty database, which the image migrates."""
+    name = f"containers_{uuid.uuid4().hex}"
+    execute(postgres, f"CREATE DATABASE {name}")
+    return database_named(postgres, name)
+
+
+@pytest.fixture
+def containers(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Containers]:
+    made = Containers(tmp_path, database_url, broker_url)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def installation(containers: Containers, core: str, worker: str) -> Containers:
+    """Listener, dispatcher, API and one worker, ready."""
+    containers.run(core, "prelim", "migrate")
+    for service in ("listener", "dispatcher", "api"):
+        containers.start(service, core)
+    containers.start("worker", worker, WORKER_MEMORY)
+    for service in ("listener", "dispatcher", "api", "worker"):
+        containers.wait_until_ready(service, 300)
+    return containers

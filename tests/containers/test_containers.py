@@ -10,28 +10,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
-import uuid
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import psycopg
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.containers.engine import LIMITS, Containers, build, podman
+from tests.containers.engine import LIMITS, Containers, podman
 from tests.containers.objects import store_without_study, write_compressed
+from tests.containers.studies import jobs, send, states
 from tests.polling import wait_until
-from tests.services import database_named, execute
-from worker.phantoms.datasets import write_demo_studies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from deploy.embedded.postgres import Postgres
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,8 +32,6 @@ pytestmark = [
 DEFAULT_BASE = re.findall("^ARG BASE=(.*)$", (REPOSITORY / "deploy/docker/Dockerfile").read_text(), re.MULTILINE)[0]
 #: Without the base image, which a site may choose; one like the slim images of Python has less than 130 MB.
 MAX_CORE_BYTES = 220_000_000
-#: Limit of a worker with the demo model and torch.
-WORKER_MEMORY = "2g"
 #: Limits of `prelim ready`, which the engine runs every ten seconds.
 MAX_CHECK_SECONDS, MAX_CHECK_KIB = 0.05, 20 << 10
 #: Refused objects of an association, and lines of the log for them: its first refusals and its end.
@@ -82,45 +72,6 @@ subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
-
-
-@pytest.fixture(scope="module")
-def core() -> str:
-    assert shutil.which("podman"), "podman is needed"
-    return build("core")
-
-
-@pytest.fixture(scope="module")
-def worker(core: str) -> str:
-    assert core
-    return build("worker-cpu")
-
-
-@pytest.fixture
-def database_url(postgres: Postgres) -> str:
-    """An empty database, which the image migrates."""
-    name = f"containers_{uuid.uuid4().hex}"
-    execute(postgres, f"CREATE DATABASE {name}")
-    return database_named(postgres, name)
-
-
-@pytest.fixture
-def containers(tmp_path: Path, database_url: str, broker_url: str) -> Iterator[Containers]:
-    made = Containers(tmp_path, database_url, broker_url)
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def installation(containers: Containers, core: str, worker: str) -> Containers:
-    """Listener, dispatcher, API and one worker, ready."""
-    containers.run(core, "prelim", "migrate")
-    for service in ("listener", "dispatcher", "api"):
-        containers.start(service, core)
-    containers.start("worker", worker, WORKER_MEMORY)
-    for service in ("listener", "dispatcher", "api", "worker"):
-        containers.wait_until_ready(service, 300)
-    return containers
 
 
 def bytes_of(image: str) -> int:
@@ -228,24 +179,6 @@ def exit_statuses(name: str) -> list[str]:
     """Return the status of each end of a container."""
     ended = ("--filter", f"container={name}", "--filter", "event=died", "--format", "{{.ContainerExitCode}}")
     return podman("events", "--stream=false", "--since", "1h", *ended).split()
-
-
-def send(containers: Containers, folder: Path, *, count: int) -> None:
-    write_demo_studies(folder, count=count, seed=count)
-    environment = os.environ | {"PRELIM_DICOM_PORT": str(containers.dicom_port)}
-    command = [sys.executable, "-m", "deploy.cli.entry", "send", "--called", "PRELIM_DEMO", str(folder)]
-    subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True)
-
-
-def states(url: str) -> dict[str, int]:
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        return dict(connection.execute("SELECT state, count(*) FROM studies GROUP BY state").fetchall())
-
-
-def jobs(url: str, condition: LiteralString) -> int:
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        (found,) = connection.execute("SELECT count(*) FROM jobs WHERE " + condition).fetchone() or (0,)
-    return int(found)
 
 
 def lines_of(name: str) -> list[str]:
