@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from deploy.embedded.postgres import Postgres
 
-collect_ignore = [] if "CONTAINERS" in os.environ else ["test_containers.py"]
+collect_ignore = [] if "CONTAINERS" in os.environ else ["test_containers.py", "test_optional_services.py"]
 #: Limit of a worker with the demo model and torch.
 WORKER_MEMORY = "2g"
 
@@ -33,6 +33,12 @@ def core() -> str:
 def worker(core: str) -> str:
     assert core
     return build("worker-cpu")
+
+
+@pytest.fixture(scope="session")
+def core_with_traces(core: str) -> str:
+    assert core
+    return build("core", "otel")
 
 
 @pytest.fixture

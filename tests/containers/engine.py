@@ -17,6 +17,8 @@ from tests.polling import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    Ended = subprocess.CompletedProcess[str]
+
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
 CHECKPOINT = REPOSITORY / "deploy" / "demo" / "checkpoint"
 LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
@@ -30,14 +32,16 @@ def podman(*arguments: str, check: bool = True) -> str:
     return ran.stdout.strip()
 
 
-def build(target: str) -> str:
-    """Build an image and return its name."""
-    name = f"localhost/prelim-{target}:test"
+def build(target: str, extra: str = "") -> str:
+    """Build an image, with an extra of pyproject.toml, and return its name."""
+    name = f"localhost/prelim-{target}{extra and '-'}{extra}:test"
     wheels = os.environ.get("WHEELS_DIR")
     mounted = ["--volume", f"{wheels}:/wheels:ro"] if wheels else []
     given = [
         f"--build-arg={key}={os.environ[key]}" for key in ("BASE", "PIP_OPTIONS", "TORCH_OPTIONS") if key in os.environ
     ]
+    if extra:
+        given.append(f"--build-arg=EXTRA={extra}")
     podman(
         *("build", "--isolation", "chroot", "--network", "host", *LIMITS, *mounted, *given, "--target", target),
         *("--tag", name, "--file", str(REPOSITORY / "deploy/docker/Dockerfile"), str(REPOSITORY)),
@@ -94,6 +98,12 @@ class Containers:
 
     def run(self, image: str, *command: str) -> str:
         return podman("run", "--rm", *self.options("api", "1g"), image, *command)
+
+    def attempt(self, image: str, *command: str, environment: dict[str, str] | None = None) -> Ended:
+        """Run a command that may fail, with more variables."""
+        more = [f"--env={name}={value}" for name, value in (environment or {}).items()]
+        ran = ["podman", "run", "--rm", *self.options("api", "2g"), *more, image, *command]
+        return subprocess.run(ran, capture_output=True, text=True, check=False)
 
     def wait_until_ready(self, service: str, seconds: float = 120) -> None:
         name = f"{self.name}-{service}"

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.containers.engine import LIMITS, Containers, podman
+from tests.containers.engine import COMPOSE, LIMITS, Containers, podman
 from tests.containers.objects import store_without_study, write_compressed
 from tests.containers.studies import jobs, send, states
 from tests.polling import wait_until
@@ -126,6 +126,17 @@ def test_refused_objects_are_counted_and_not_logged_one_by_one(containers: Conta
     wait_until(lambda: podman("exec", listener, "python3", "-c", COUNTED) == str(REFUSED), 180)
     wait_until(lambda: "association.released" in lines_of(listener)[-1], 180)
     assert len(lines_of(listener)) - before <= MAX_LINES
+
+
+def test_volume_of_another_user_is_named_with_its_owner_and_the_remedy(containers: Containers, core: str) -> None:
+    volume = f"{containers.name}:/var/lib/prelim"
+    podman("run", "--rm", "--user", "0", *LIMITS, "--volume", volume, core, "chown", "1234:1234", "/var/lib/prelim")
+
+    for service in ("listener", "dispatcher", "api", "canary"):
+        ran = containers.attempt(core, *COMPOSE[service]["command"])
+        assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+        assert "/var/lib/prelim belongs to user 1234, this command runs as user 10001" in ran.stderr
+        assert "`chown -R 10001 /var/lib/prelim`" in ran.stderr
 
 
 def test_limits_of_a_container_set_threads_processes_and_slots(core: str, worker: str) -> None:
