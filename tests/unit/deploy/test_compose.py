@@ -136,16 +136,6 @@ def test_monitoring_is_optional_has_no_privileges_and_mounts_existing_files(serv
     assert not [volume for name in MONITORING for volume in services[name]["volumes"] if volume.startswith("data")]
 
 
-def test_grafana_reads_prometheus_and_the_dashboard() -> None:
-    provisioning = REPOSITORY / "deploy" / "monitoring" / "grafana" / "provisioning"
-    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
-    provider = yaml.safe_load((provisioning / "dashboards" / "prelim.yml").read_text())["providers"][0]
-
-    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
-    assert "prelim.json:/etc/grafana/dashboards/" in COMPOSE.read_text()
-    assert provider["options"]["path"] == "/etc/grafana/dashboards"
-
-
 def test_services_use_the_image_that_is_built_for_them(services: Document) -> None:
     stages = re.findall(r"^FROM runtime AS (\S+)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
