@@ -278,6 +278,11 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             return given.get_secret_value()
         try:
             return str(json.loads(self.embedded_services.read_text())[name])
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"no {name}: {error.filename}: {error.strerror}: run it as the user of `prelim up`,"
+                f" or set {PREFIX}{name.upper()}"
+            ) from error
         except (OSError, KeyError, json.JSONDecodeError) as error:
             raise ConfigurationError(
                 f"no {name}: start `prelim up` with this data directory ({self.operations.data_dir}),"

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from db.environment import load_settings
 from deploy.cli.durations import duration
 from deploy.cli.help_text import Command, Group
-from deploy.cli.startup import console
+from deploy.cli.startup import console, load_settings
 
 key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
 log_app = typer.Typer(cls=Group, no_args_is_help=True, help="Verify, export and send the log of reads of patient data.")

@@ -102,10 +102,8 @@ def main() -> None:
         if (extra := extra_of(error.name or "")) is None:
             raise
         _fail(f"{error.name} is not installed: pip install 'prelim[{extra}]'")
-    except PermissionError as error:
-        _fail(startup.refused(error) if error.filename else str(error))
     except OSError as error:
-        _fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
+        _fail(startup.explained(error))
 
 
 def extra_of(module: str) -> str | None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.environment import load_settings
 from deploy.cli.help_text import Command
 from deploy.cli.operate import PANEL
-from deploy.cli.startup import console
+from deploy.cli.startup import console, load_settings
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

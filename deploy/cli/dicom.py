@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from db.environment import load_settings
 from deploy.cli.help_text import Command
+from deploy.cli.startup import load_settings
 
 if TYPE_CHECKING:
     from dicom_listener.scu.send import Node

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from db.environment import load_settings
 from deploy.cli.help_text import Command, Group
 from deploy.cli.operate import PANEL, Study
-from deploy.cli.startup import console
+from deploy.cli.startup import console, load_settings
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.environment import load_settings
 from deploy.cli.help_text import Command, Group
 from deploy.cli.operate import PANEL, Study
-from deploy.cli.startup import console
+from deploy.cli.startup import console, load_settings
 
 if TYPE_CHECKING:
     from db.answers.answer import Choice, Question, Stored

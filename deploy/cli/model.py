@@ -12,7 +12,7 @@ import typer
 
 from db.states import JobKind
 from deploy.cli.help_text import Command, Group
-from deploy.cli.startup import console, process_settings
+from deploy.cli.startup import console, load_settings, process_settings
 
 if TYPE_CHECKING:
     from db.settings import Settings
@@ -208,7 +208,6 @@ def gpu_removed(
     gpu: Annotated[str, typer.Argument(metavar="GPU", help="Name of the GPU, as the alarm has it in parentheses.")],
 ) -> None:
     """End the alarm gpu_lost for a GPU that no worker will use again: it was removed, replaced or given away."""
-    from db.environment import load_settings
     from db.errors import ConfigurationError
     from db.jobs import lost_gpus
     from db.session import transaction

@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from db.environment import load_settings
 from db.errors import ConfigurationError
 from deploy.cli.durations import duration
 from deploy.cli.help_text import Command
-from deploy.cli.startup import console, process_settings
+from deploy.cli.startup import console, load_settings, process_settings
 
 PANEL = "Operate"
 app = typer.Typer()

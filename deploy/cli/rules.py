@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from db.environment import load_settings
 from deploy.cli.help_text import Command, Group
 from deploy.cli.operate import Study  # noqa: TC001 - Typer reads it at run time
-from deploy.cli.startup import console
+from deploy.cli.startup import console, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

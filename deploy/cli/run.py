@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
 from deploy.cli.help_text import Command
-from deploy.cli.startup import console, database_settings, process_settings, server_settings
+from deploy.cli.startup import console, database_settings, load_settings, process_settings, server_settings
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Run")
@@ -51,6 +51,7 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop when every study has its report.")] = False,
 ) -> None:
     """Run all processes, send sample studies by DICOM and show their reports as they are written."""
+    load_settings()  # refuses them before the imports
     from deploy.demo.demo import show
 
     raise typer.Exit(show(studies=studies, seed=seed, leave=leave))

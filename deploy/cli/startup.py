@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import structlog
 from rich.console import Console
 
-from db import logs
-from db.environment import load_settings
+from db import environment, logs
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,6 +39,76 @@ console = Console(width=columns(sys.stdout), markup=False, highlight=False)
 MIN_OPEN_FILES = 4096
 #: A higher limit is of no use, and some programs walk through every possible descriptor when they start another.
 MAX_OPEN_FILES = 65536
+
+
+#: What to do about an error of the operating system that says nothing about one file.
+REMEDIES = {
+    errno.ENOSPC: "free space on this disk (`df -h`, `df -i`), or enlarge it; `prelim retain` deletes old studies",
+    errno.EDQUOT: "free space, or let the quota of this user be raised",
+    errno.EROFS: "mount it writable; after an error the kernel mounts a disk read-only, see `dmesg`",
+    errno.ENAMETOOLONG: "use a shorter one: a name has at most 255 bytes, a path 4095",
+    errno.ELOOP: "correct the symbolic links: they lead in a circle",
+}
+
+
+def load_settings() -> Settings:
+    """Return the settings; raises ConfigurationError, also if there can be no data directory at its path."""
+    settings = environment.load_settings()
+    require_directory(settings.operations.data_dir)
+    return settings
+
+
+def require_directory(data_dir: Path) -> None:
+    """Raise ConfigurationError if there can be no directory at *data_dir*; a missing one can be created.
+
+    One that cannot be entered is named where it is needed: a command with the URL of the database may not need it.
+    """
+    try:
+        is_directory = stat.S_ISDIR(data_dir.stat().st_mode)
+    except PermissionError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOENT or _dangling(data_dir):
+            raise ConfigurationError(f"PRELIM_DATA_DIR: {explained(error)}") from error
+        return
+    if not is_directory:
+        problem = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(data_dir))
+        raise ConfigurationError(f"PRELIM_DATA_DIR: {explained(problem)}")
+
+
+def explained(error: OSError) -> str:
+    """Return a sentence with the path of an error, its cause and what to do."""
+    cause = error.strerror or str(error)
+    if error.filename is None:
+        remedy = REMEDIES.get(error.errno or 0)
+        return f"operating system: {cause}" + (f": {remedy}" if remedy else "")
+    path = Path(os.fsdecode(error.filename))
+    if isinstance(error, PermissionError):
+        return refused(error)
+    if error.errno in {errno.ENOTDIR, errno.EEXIST} and (file := _file(path)):
+        return f"{path}: {_named(file, path)} exists and is not a directory: move it away, or name another path"
+    if error.errno in {errno.ENOENT, errno.EEXIST} and (link := _dangling(path)):
+        found = f"{_named(link, path)} is a symbolic link to {link.readlink()}, which is missing"
+        return f"{path}: {found}: create or mount it, or correct the link"
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{path}: {cause}" + (f": {remedy}" if remedy else "")
+
+
+def _named(place: Path, path: Path) -> str:
+    """Return how a sentence that has *path* names *place*, which is the same or above it."""
+    return "it" if place == path.absolute() else str(place)
+
+
+def _file(path: Path) -> Path | None:
+    """Return *path*, or what is above it, if it exists and is no directory."""
+    place, status = next(_existing(path))
+    return None if stat.S_ISDIR(status.st_mode) else place
+
+
+def _dangling(path: Path) -> Path | None:
+    """Return the symbolic link without a target at *path* or above it."""
+    places = (path.absolute(), *path.absolute().parents)
+    return next((place for place in places if place.is_symlink() and not place.exists()), None)
 
 
 def process_settings() -> Settings:
