@@ -10,7 +10,7 @@ A crop of an image is the image enlarged, and an image in a frame is the reverse
 the other one, so that all places compared lie in both. Shift and enlargement are found by the correlation of the
 coarse shapes, then refined by Gauss-Newton steps together with the rotation.
 
-Measured on phantoms: docs/measurements/2026-11-29-duplicates.md.
+Measured on phantoms: docs/measurements/2026-11-29-duplicates.md, 2026-11-29-speed.md.
 """
 
 from __future__ import annotations
