@@ -8,7 +8,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools sbom install demo up shell test test-slow test-long test-wheels test-containers release hashes hashes-cpu check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
+.PHONY: help tools sbom install demo up shell test test-slow test-long test-earlier test-wheels test-containers release hashes hashes-cpu check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test-slow: install ## Run the slow tests: kills, restarts, training
 
 test-long: install ## The same with the sizes of the records: 500 studies on two hosts, a minute of chaos
 	TESTS_LONG=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+
+EARLIER ?=
+test-earlier: install ## Run the tests of an earlier commit on the schema of this one (EARLIER=COMMIT)
+	.ci/earlier $(EARLIER) -n 2 --dist loadfile $(TEST_FLAGS)
 
 test-wheels: install ## Ask the package index for wheels of Python 3.11 to 3.14 on x86-64 and aarch64
 	WHEELS=all $(BIN)/python -m pytest tests/packaging $(TEST_FLAGS)

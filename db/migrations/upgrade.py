@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import OperationalError
 
 from db.errors import ConfigurationError
+from db.migrations import compatibility
 from db.session import engine
 
 log = structlog.get_logger()
@@ -33,10 +34,13 @@ def migrate(url: str, revision: str = "head") -> None:
     """Upgrade the schema to *revision*; does nothing if that is the current one.
 
     Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them, and continues after a suspension
-    of this process. Raises ConfigurationError if a later version of Prelim has already upgraded the schema.
+    of this process. A schema that a later version has upgraded is left as it is; raises ConfigurationError if this
+    version does not run on it.
     """
     config = alembic_config(url)
-    _refuse_newer(url, ScriptDirectory.from_config(config))
+    if _is_newer(url, ScriptDirectory.from_config(config)):
+        log.warning("migration.newer_schema")
+        return
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             command.upgrade(config, revision)
@@ -46,17 +50,25 @@ def migrate(url: str, revision: str = "head") -> None:
             log.warning("migration.waiting", attempt=attempt)
             time.sleep(PAUSE_SECONDS)
         else:
-            return
+            break
+    if revision == "head":
+        with engine(url).begin() as connection:
+            compatibility.note(connection)
 
 
-def _refuse_newer(url: str, scripts: ScriptDirectory) -> None:
+def _is_newer(url: str, scripts: ScriptDirectory) -> bool:
+    """Return whether the schema is newer than this version; raises ConfigurationError if it does not run on it."""
+    known = {script.revision for script in scripts.walk_revisions()}
     with engine(url).connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        raise ConfigurationError(
-            f"the database schema is revision {current}, newer than this version of Prelim: install the version"
-            " that upgraded it, or restore a backup made before the upgrade"
-        )
+        if current is None or current in known:
+            return False
+        if compatibility.runs(connection, known):
+            return True
+    raise ConfigurationError(
+        f"the database schema is revision {current}, newer than this version of Prelim: install the version"
+        " that upgraded it, or restore a backup made before the upgrade"
+    )
 
 
 def alembic_config(url: str) -> Config:

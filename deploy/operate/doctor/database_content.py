@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from db import reference
 from db.access import keys
 from db.errors import ConfigurationError
+from db.migrations import compatibility
 from db.migrations.upgrade import alembic_config
 from db.operations import alarms, heartbeats, listener_status, progress
 from db.operations.canaries.canaries import MISSED_INTERVALS
@@ -35,18 +36,21 @@ MAX_NAMED = 5
 def examine_schema(installation: Installation) -> Finding:
     """Compare the schema with the migrations of this release."""
     scripts = ScriptDirectory.from_config(alembic_config(installation.database_url()))
+    known = {script.revision for script in scripts.walk_revisions()}
     with installation.session() as session:
         current = MigrationContext.configure(session.connection()).get_current_revision()
+        runs = current is not None and compatibility.runs(session.connection(), known)
     head = scripts.get_current_head()
     if current == head:
         return ok(f"the schema is revision {current}, that of this release")
     if current is None and (place := database_match.stored(installation.settings)):
         return fault(f"the database is empty, but {place} has files of studies", lost_database.REMEDY)
-    if current is None or current in {script.revision for script in scripts.walk_revisions()}:
+    if current is None or current in known:
         return fault(
             f"the schema is revision {current or 'none'}, and this release needs {head}", "run `prelim migrate`"
         )
-    return fault(
+    newer = warning if runs else fault
+    return newer(
         f"the schema is revision {current}, newer than this release, which has {head}",
         "install the release that upgraded it, or restore a backup made before the upgrade",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 from cryptography.hazmat.primitives import serialization
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from db.errors import ConfigurationError
 from db.models import ReferenceSnapshot
@@ -182,6 +182,20 @@ def test_index_of_another_checkpoint_is_found_before_a_worker_runs(site: Site, d
         session.add(ReferenceSnapshot(directory="reference/1", model_digest="1" * 64, cases=1))
     found = site.finding("reference_index")
     assert (found.level, "another checkpoint" in found.found) == (Level.WARNING, True)
+
+
+@pytest.mark.parametrize(("oldest", "level"), [("0047", Level.WARNING), ("9998", Level.FAULT)])
+def test_newer_schema_is_a_fault_unless_this_release_runs_on_it(
+    site: Site, database_url: str, oldest: str, level: Level
+) -> None:
+    site.values["database_url"] = database_url
+    comment = f"oldest revision whose processes run on this schema: {oldest}"
+    with transaction(database_url) as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        session.execute(text(f"COMMENT ON TABLE alembic_version IS '{comment}'"))
+
+    found = site.finding("schema")
+    assert (found.level, "9999, newer than this release" in found.found) == (level, True)
 
 
 @pytest.mark.parametrize(
