@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -34,7 +33,6 @@ from db.storage import moves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
@@ -96,7 +94,7 @@ class SystemCollector(Collector):
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", numbers)
         yield self._releases(alive)
         yield from self._totals()
-        yield from self._certificate()
+        yield from self._certificates(alive)
         yield from self._queue(alive)
         yield from self._listeners(alive)
         yield from self._storage()
@@ -130,11 +128,11 @@ class SystemCollector(Collector):
         yield CounterMetricFamily("prelim_objects_indexed", "Received objects with a row.", found.objects)
         yield CounterMetricFamily("prelim_object_bytes", "Bytes of these objects.", found.bytes)
 
-    def _certificate(self) -> Iterable[Metric]:
-        """Yield the time until the listener's certificate ends, if this process has its setting and may read it."""
-        ends = certificate_end(self._settings.dicom.tls_certificate)
+    def _certificates(self, alive: Sequence[Process]) -> Iterable[Metric]:
+        """Yield the time until the first certificate that a listener has loaded ends; nothing without TLS."""
+        ends = listener_status.certificate_end(listener_status.current(alive))
         if ends is not None:
-            about = "Time until the certificate of the listener ends; negative afterwards."
+            about = "Time until the first certificate that a listener serves ends; negative afterwards."
             yield GaugeMetricFamily("prelim_certificate_remaining_seconds", about, ends - time.time())
 
     def _queue(self, alive: Sequence[Process]) -> Iterable[Metric]:
@@ -244,15 +242,6 @@ class SystemCollector(Collector):
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}
             yield _gauge(f"prelim_engine_{name}", about, "worker", _first(values))
-
-
-def certificate_end(path: Path | None) -> float | None:
-    """Return the time at which the first certificate of a PEM file to end does so; None if it cannot be read."""
-    try:
-        found = [] if path is None else x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return min((each.not_valid_after_utc.timestamp() for each in found), default=None)
 
 
 def _first(values: Mapping[str, float]) -> dict[str, float]:

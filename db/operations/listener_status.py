@@ -6,6 +6,7 @@ The listener runs without PostgreSQL: it writes its status to a file of the spoo
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,6 +55,17 @@ class Refusals(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedCertificate:
+    """Certificate that a process of a listener has loaded, which its files may not be any more."""
+
+    #: Time of day at which the first certificate of its chain to end does so; None if it cannot be read.
+    ends: float | None
+    #: SHA-256 of its chain, and of the authorities whose peers it admits.
+    fingerprint: str
+    authorities: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerStatus:
     """Status of one process of a listener: its open associations, the limit of all, and the refusals by cause."""
 
@@ -68,8 +80,12 @@ class ListenerStatus:
     #: What it receives, and why not everything.
     level: Level = Level.OPEN
     cause: str = ""
+    #: None without TLS, and of an earlier release.
+    certificate: ServedCertificate | None = None
 
 
+#: Before the end of a certificate, at which it becomes an alarm; alert and `prelim doctor` begin earlier.
+CERTIFICATE_SECONDS = 14 * 86_400.0
 RELIEF = "free space (`prelim retain`), enlarge the disk, or see why the dispatcher does not index; it ends by itself"
 ALARMS = {
     Kind.LIMIT: (
@@ -91,13 +107,37 @@ def _status(process: Process) -> ListenerStatus:
     refusals = [Refusals(*row) for row in info.get("causes", ())]
     draining = info.get("draining", False)
     counts = info.get("open", 0), info.get("limit", 0)
-    return ListenerStatus(process.name, *counts, refusals, _parent(process), draining, *_level(info.get("intake")))
+    served = info.get("certificate")
+    certificate = None if served is None else ServedCertificate(**served)
+    level, cause = _level(info.get("intake"))
+    return ListenerStatus(process.name, *counts, refusals, _parent(process), draining, level, cause, certificate)
 
 
 def _level(intake: dict[str, str] | None) -> tuple[Level, str]:
     """Return level and cause in a heartbeat; a level of another release counts as open."""
     names = {level.name.lower(): level for level in Level}
     return (names.get(intake["level"], Level.OPEN), intake["cause"]) if intake else (Level.OPEN, "")
+
+
+def served(found: Sequence[ListenerStatus]) -> list[ServedCertificate]:
+    """Return the certificates that new connections get."""
+    return [each.certificate for each in found if each.certificate is not None and not each.draining]
+
+
+def certificate_end(found: Sequence[ListenerStatus]) -> float | None:
+    """Return the time of day at which the first certificate of all listeners ends; None without one."""
+    return min((each.ends for each in served(found) if each.ends is not None), default=None)
+
+
+def certificate_alarm(found: Sequence[ListenerStatus]) -> tuple[str, str] | None:
+    """Return code and detail of the alarm for a certificate that ends soon."""
+    ends = certificate_end(found)
+    if ends is None or ends - time.time() > CERTIFICATE_SECONDS:
+        return None
+    days = (ends - time.time()) / 86400
+    when = f"ends in {days:.0f} days" if days > 0 else "has ended, and modalities refuse it"
+    remedy = "order a new one, replace the files, and send SIGHUP to each `prelim listen`"
+    return "certificate_ends", f"the certificate that a listener serves {when}: {remedy}"
 
 
 def intake_alarm(found: Sequence[ListenerStatus]) -> tuple[str, str] | None:

@@ -64,7 +64,7 @@ class Listener:
     def read_certificate(self) -> None:
         """Use the current TLS certificate for new connections; an unusable one leaves the last one in force."""
         try:
-            self._server.ssl_context = tls.server_context(self._settings)
+            self._server.use(tls.server_context(self._settings))
         except ConfigurationError as error:
             log.error("certificate.invalid", error=str(error))  # noqa: TRY400 - a fault of the file
         else:

@@ -61,6 +61,8 @@ class Services:
         #: The last beat of the parent, if there are several processes, and the refusals of all that it has counted.
         self.parent: dict[str, Any] | None = None
         self.refused_by_all: dict[str, Any] | None = None
+        #: Description of the certificate that new connections get; None without TLS.
+        self.certificate: dict[str, Any] | None = None
         #: True if another process replaces this one.
         self.draining = False
         self._intake = Intake(self._spool, settings.dicom)
@@ -154,6 +156,7 @@ class Services:
             "parent": self.parent,
             "draining": self.draining,
             "intake": self._intake.info,
+            "certificate": self.certificate,
             **(self.refusals.summary() if self.refused_by_all is None else self.refused_by_all),
         }
         failure = None

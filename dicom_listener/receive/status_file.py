@@ -34,8 +34,14 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "parent": (dict, NoneType),
     "draining": bool,
     "intake": dict,
+    "certificate": (dict, NoneType),
 }
 INTAKE = {"level": "", "cause": ""}
+CERTIFICATE: dict[str, type | tuple[type, ...]] = {
+    "ends": (int, float, NoneType),
+    "fingerprint": str,
+    "authorities": str,
+}
 ROWS = {"refused": (str, str, int), "causes": (str, str, int, float)}
 
 
@@ -87,7 +93,15 @@ def _is_status(found: Any) -> bool:
     return (
         fields
         and all(isinstance(text, str) for text in texts)
+        and _is_certificate(found.get("certificate"))
         and all(_has_rows(found.get(name, []), types) for name, types in ROWS.items())
+    )
+
+
+def _is_certificate(found: dict[str, Any] | None) -> bool:
+    return found is None or (
+        found.keys() == CERTIFICATE.keys()
+        and all(isinstance(found[name], types) for name, types in CERTIFICATE.items())
     )
 
 

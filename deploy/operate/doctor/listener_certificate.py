@@ -12,7 +12,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from db.errors import ConfigurationError
-from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, not_checked, ok, warning
+from db.operations import heartbeats, listener_status
+from db.operations.heartbeats import Role
+from deploy.operate.doctor.finding import Check, Finding, Level, NotChecked, fault, not_checked, ok, warning
 from dicom_listener.receive import tls
 
 if TYPE_CHECKING:
@@ -73,7 +75,64 @@ def examine_dates(installation: Installation) -> Finding:
     return ok(shown) if ends - now > NOTICE else warning(shown, _RENEW)
 
 
-_RENEW = "replace the files, then send SIGHUP to `prelim listen`, which interrupts no association"
+_RELOAD = "send SIGHUP to each `prelim listen`, which interrupts no association"
+_RENEW = f"replace the files, then {_RELOAD}"
+
+
+def examine_served(installation: Installation) -> Finding:
+    """Compare the certificates that the listeners have loaded with now, and with the files here."""
+    with installation.session() as session:
+        alive = heartbeats.alive(session, Role.LISTENER)
+    found = listener_status.served(listener_status.current(alive))
+    files = _files(installation)
+    if not alive:
+        return not_checked("no listener is alive")
+    if not found:
+        return _unserved(reported=any("certificate" in each.info for each in alive), configured=files is not None)
+    judged = _judged(listener_status.certificate_end(listener_status.current(alive)), len(found))
+    replaced = sum(files is not None and (each.fingerprint, each.authorities) != files for each in found)
+    if replaced:
+        level = fault if judged.level is Level.FAULT else warning
+        return level(
+            f"{replaced} of {len(found)} processes of listeners serve another certificate or other authorities than the"
+            f" files here, which were replaced and not loaded; {judged.found}",
+            _RELOAD,
+        )
+    return judged
+
+
+def _files(installation: Installation) -> tuple[str, str] | None:
+    """Return the digests of certificate and authorities here; None without them."""
+    if installation.settings.dicom.tls_certificate is None:
+        return None
+    try:
+        here = tls.description(installation.settings)
+    except ConfigurationError:  # reported by `examine_loading`
+        return None
+    return here["fingerprint"], here["authorities"]
+
+
+def _unserved(*, reported: bool, configured: bool) -> Finding:
+    """Return the finding for listeners without certificates."""
+    if not reported:
+        return not_checked("the listeners are of an earlier release, which does not pass on its certificate")
+    if configured:
+        return fault(
+            "PRELIM_TLS_CERTIFICATE is set here, and the listeners receive without encryption",
+            "set it for `prelim listen`, too, and start that again",
+        )
+    return ok("the listeners have no certificate")
+
+
+def _judged(ends: float | None, number: int) -> Finding:
+    """Return the finding for the end of the first certificate that is served."""
+    if ends is None:
+        return warning("the end of the served certificate cannot be read", "write it as PEM, `BEGIN CERTIFICATE`")
+    left = dt.datetime.fromtimestamp(ends, dt.UTC) - dt.datetime.now(dt.UTC)
+    shown = f"the first of {number} served certificates ends on {dt.datetime.fromtimestamp(ends, dt.UTC):%Y-%m-%d}"
+    if left <= dt.timedelta():
+        return fault(f"{shown}: modalities refuse it", _RENEW)
+    return ok(shown) if left > NOTICE else warning(shown, _RENEW)
 
 
 def _authorities(path: Path | None) -> list[x509.Certificate]:
@@ -132,6 +191,9 @@ CHECKS = (
     Check("tls", "without TLS, patient data can be read on the network", examine_loading),
     Check(
         "tls_dates", "modalities refuse a certificate that has ended, and their studies stay with them", examine_dates
+    ),
+    Check(
+        "tls_served", "a replaced certificate is served only after SIGHUP, and the one before it ends", examine_served
     ),
     Check("tls_names", "a modality that verifies the name refuses a certificate for another one", examine_names),
     Check("tls_chain", "a modality that trusts only the authority needs the certificates in between", examine_chain),

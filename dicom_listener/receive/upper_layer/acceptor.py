@@ -78,6 +78,11 @@ class Server(ThreadedAssociationServer):
         self._preparing = threading.Lock()
         super().__init__(*args, **kwargs)
 
+    def use(self, context: tls.ServerContext | None) -> None:
+        """Serve new connections with *context*, and pass on which certificate it has."""
+        self.ssl_context = context
+        self.services.certificate = None if context is None else context.loaded
+
     def serve(self, accepted: Socket, address: tuple[Any, ...], association_id: str | None = None) -> None:
         """Serve an accepted connection in a thread of its own, and return at once.
 
@@ -192,16 +197,17 @@ def create(settings: Settings, services: Services) -> Server:
     ae.maximum_pdu_size = settings.dicom.max_pdu_bytes
     # The deadlines are those of `Wire`: pynetdicom's depend on the time of day.
     ae.acse_timeout = ae.network_timeout = None
-    server = ae.make_server(
+    found = ae.make_server(
         (settings.dicom.dicom_host, settings.dicom.dicom_port),
         contexts=negotiation.supported(mpps=settings.dicom.mpps),
-        ssl_context=tls.server_context(settings),
         evt_handlers=[(event, finish) for event in EVENTS.values()],
         server_class=Server,
         request_handler=Handler,
         services=services,
     )
-    return cast("Server", server)
+    server = cast("Server", found)
+    server.use(tls.server_context(settings))
+    return server
 
 
 def finish(event: Any) -> int:

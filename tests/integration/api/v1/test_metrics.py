@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import json
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -171,18 +172,16 @@ def families(client: TestClient) -> list[Metric]:
 
 
 def test_exactly_the_listed_metrics_and_labels_are_exported(
-    anonymous: TestClient, arrivals: Arrivals, database_url: str, app: FastAPI, tmp_path: Path
+    anonymous: TestClient, arrivals: Arrivals, database_url: str, app: FastAPI
 ) -> None:
     app.state.settings.spool.mkdir()
-    write_certificate(tmp_path / "certificate.pem", tmp_path / "key.pem", days=10)
-    app.state.settings = app.state.settings.replace(tls_certificate=tmp_path / "certificate.pem")
     arrivals.reported()
     arrivals.failed()
     with transaction(database_url) as session:
         engine = dict.fromkeys(metrics.ENGINE, 1)
         heartbeats.record(session, heartbeats.Role.WORKER, {"engine": engine, "broker_outage": {"seconds": 1}})
         causes = [["object", "the disk is full", 4, 9.0]]
-        info = {"open": 1, "limit": 9, "causes": causes}
+        info = {"open": 1, "limit": 9, "causes": causes, "certificate": certificate(days=10)}
         heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
         session.add(Canary(study_instance_uid="2.25.1"))
         audit_queue.begin(session)
@@ -233,16 +232,40 @@ def test_a_thousand_workers_that_came_and_went_leave_neither_series_nor_memory(
     assert sizes[-1] - sizes[4] < 1000, "objects of Python; a series has some ten"
 
 
-def test_end_of_the_certificate_is_exported(anonymous: TestClient, app: FastAPI, tmp_path: Path) -> None:
-    assert "prelim_certificate_remaining_seconds" not in anonymous.get("/metrics").text
-    certificate = tmp_path / "certificate.pem"
-    write_certificate(certificate, tmp_path / "key.pem", days=10)
-    app.state.settings = app.state.settings.replace(tls_certificate=certificate)
-    remaining = (
-        next(f for f in families(anonymous) if f.name == "prelim_certificate_remaining_seconds").samples[0].value
-    )
+def certificate(*, days: float) -> dict[str, Any]:
+    return {"ends": time.time() + days * 86400, "fingerprint": "f", "authorities": ""}
 
-    assert 9.9 * 86400 < remaining <= 10 * 86400
+
+def test_first_end_of_the_certificates_that_listeners_serve_is_exported(
+    anonymous: TestClient, app: FastAPI, database_url: str, tmp_path: Path
+) -> None:
+    # The file of the API may be another one, or a newer one that no listener has loaded.
+    write_certificate(tmp_path / "certificate.pem", tmp_path / "key.pem", days=400)
+    app.state.settings = app.state.settings.replace(tls_certificate=tmp_path / "certificate.pem")
+    assert "prelim_certificate_remaining_seconds" not in anonymous.get("/metrics").text
+
+    served = {"host:1": certificate(days=90), "host:2": certificate(days=20), "host:3": None}
+    with transaction(database_url) as session:
+        for process, each in served.items():
+            heartbeats.record(session, heartbeats.Role.LISTENER, {"open": 0, "certificate": each}, process=process)
+        # It serves its last associations, and no new one.
+        replaced = {"open": 1, "draining": True, "certificate": certificate(days=2)}
+        heartbeats.record(session, heartbeats.Role.LISTENER, replaced, process="host:4")
+    name = "prelim_certificate_remaining_seconds"
+    remaining = next(family for family in families(anonymous) if family.name == name).samples[0].value
+
+    assert 19.9 * 86400 < remaining <= 20 * 86400
+    assert scraped(anonymous, "prelim_alarm")["certificate_ends"] == 0
+
+
+@pytest.mark.parametrize("days", [13, -1])
+def test_certificate_that_ends_soon_is_an_alarm(anonymous: TestClient, database_url: str, days: int) -> None:
+    with transaction(database_url) as session:
+        info = {"open": 0, "certificate": certificate(days=days)}
+        heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
+
+    assert scraped(anonymous, "prelim_alarm")["certificate_ends"] == 1
+    assert "certificate_ends" in anonymous.get("/v1/health").json()["alarms"]
 
 
 def test_metrics_need_a_key_with_their_scope_if_the_site_says_so(app: FastAPI, database_url: str, key: str) -> None:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicom_listener.receive import status_file
+from db.settings import Settings
+from dicom_listener.receive import status_file, tls
 from dicom_listener.spool import file_meta, slots
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
+from tests.certificates import write_certificate
 from tests.fuzz.listener import Broken, Subject, fuzz, listening
 from tests.fuzz.wire import LAST, P_DATA_TF, Client, c_store_rq, ct_slice, echoes, pdu, pdv, status
 from tests.long_form import size
@@ -239,6 +241,25 @@ def test_sighup_with_an_invalid_peers_file_keeps_the_processes(tmp_path: Path) -
         wait_until(lambda: len(set(subject.children) - before) == 2)
     assert log.read_text().count("listener.process_failed") == 0
     assert not list(tmp_path.glob("spool/slots/*/listener.json")), "statuses of processes that have ended"
+
+
+def test_replaced_certificate_is_in_every_status_after_sighup_only(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    write_certificate(certificate, key, days=20)
+    tls_files = {"tls_certificate": str(certificate), "tls_key": str(key)}
+    settings = Settings(tls_certificate=certificate, tls_key=key)
+    before = tls.description(settings)
+    with listening(tmp_path, listener_processes=2, **tls_files) as subject:
+        wait_until(lambda: [each["certificate"] for each in statuses(subject)] == [before] * 2)
+        first = set(subject.children)
+        write_certificate(certificate, key, days=400)
+        os.kill(subject.children[0], signal.SIGKILL)
+        after = tls.description(settings)
+        # The process that took its place has the new one: the other serves the earlier one until SIGHUP.
+        wait_until(lambda: sorted(each["certificate"] == after for each in statuses(subject)) == [False, True])
+        os.kill(subject.pid, signal.SIGHUP)
+        wait_until(lambda: not first & set(subject.children))
+        wait_until(lambda: [each["certificate"] for each in statuses(subject)] == [after] * 2)
 
 
 def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:

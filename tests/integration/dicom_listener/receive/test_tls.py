@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pynetdicom import AE
@@ -18,9 +18,12 @@ from typer.testing import CliRunner
 from db.errors import ConfigurationError
 from deploy.cli import app
 from dicom_listener.dicom.uids import VERIFICATION
+from dicom_listener.receive import status_file, tls
 from dicom_listener.receive.listener import Listener
 from dicom_listener.receive.seats import MAX_PENDING_PER_ADDRESS
 from dicom_listener.receive.upper_layer import wire
+from dicom_listener.spool.durable import Spool
+from tests.certificates import write_certificate
 from tests.conftest import missing
 from tests.fuzz.wire import Client
 from tests.integration.dicom_listener.listening import connections, settings_for
@@ -29,6 +32,8 @@ from tests.polling import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from db.settings import Settings
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -159,6 +164,58 @@ def test_new_certificate_is_used_and_an_unusable_one_is_not(tmp_path: Path, cert
         current.write_text("")
         listener.read_certificate()
         assert echoes(listener, context)
+
+
+def test_status_has_the_certificate_that_is_served_and_not_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_file, "WRITE_SECONDS", 0.0)
+    current, key = tmp_path / "current.pem", tmp_path / "key.pem"
+    write_certificate(current, key, days=20)
+    settings = settings_for(tmp_path, tls_certificate=current, tls_key=key)
+    loaded = tls.description(settings)
+    with Listener(settings) as listener:
+        wait_until(lambda: served(settings) == loaded)
+        write_certificate(current, key, days=400)
+        replaced = tls.description(settings)
+        [path] = tmp_path.glob("spool/slots/*/listener.json")
+        written = path.stat().st_mtime_ns
+        wait_until(lambda: path.stat().st_mtime_ns > written)
+        assert served(settings) == loaded
+
+        listener.read_certificate()
+        wait_until(lambda: served(settings) == replaced)
+        current.write_text("")
+        listener.read_certificate()
+        assert served(settings) == replaced
+
+    assert replaced["ends"] - loaded["ends"] > 379 * 86400
+
+
+def served(settings: Settings) -> dict[str, Any] | None:
+    found = status_file.read_all(Spool(settings.spool))
+    return found[0]["certificate"] if found else None
+
+
+def test_file_that_is_replaced_while_it_is_loaded_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, key = tmp_path / "current.pem", tmp_path / "key.pem"
+    write_certificate(current, key, days=20)
+    settings = settings_for(tmp_path, tls_certificate=current, tls_key=key)
+    load, replaced = tls._load, []
+
+    def replace(*arguments: Any) -> None:
+        load(*arguments)
+        if not replaced:
+            write_certificate(current, key, days=400)
+            replaced.append(tls.description(settings))
+
+    monkeypatch.setattr(tls, "_load", replace)
+    context = tls.server_context(settings)
+
+    assert context is not None
+    assert [context.loaded] == replaced
 
 
 def test_pending_handshakes_above_the_limit_are_ended(listener: Listener) -> None:

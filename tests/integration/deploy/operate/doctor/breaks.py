@@ -24,6 +24,7 @@ from db.session import connect, engine, transaction
 from deploy.embedded.server_process import free_port
 from deploy.operate.doctor import broker, database_server, machine
 from deploy.operate.doctor.finding import Installation
+from dicom_listener.receive import tls
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.launcher.test_pooling import pooled
 from worker.model.checkpoint.manifest import write_manifest
@@ -157,6 +158,16 @@ def key_of_another_certificate(site: Site) -> None:
 
 def certificate_that_ends(site: Site) -> None:
     site.certificate(days=20)
+
+
+def served(site: Site, process: str = "host:1", **values: Any) -> None:
+    """Record a process of a listener that has loaded the files of now."""
+    loaded = tls.description(site.installation().settings)
+    heartbeat(site, Role.LISTENER, {"open": 0, "certificate": loaded | values}, process=process)
+
+
+def certificate_that_is_replaced_and_not_loaded(site: Site) -> None:
+    site.certificate(days=365)
 
 
 def certificate_of_another_name(site: Site) -> None:
@@ -438,6 +449,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "dicom_address": listener_on_loopback,
     "tls": key_of_another_certificate,
     "tls_dates": certificate_that_ends,
+    "tls_served": certificate_that_is_replaced_and_not_loaded,
     "tls_names": certificate_of_another_name,
     "tls_chain": foreign_certificate_in_the_chain,
     "database": unreachable_database,

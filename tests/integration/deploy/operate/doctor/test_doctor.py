@@ -20,7 +20,7 @@ from deploy.operate.doctor.data_disk import CHECKS as DISK_CHECKS
 from deploy.operate.doctor.doctor import CHECKS, finding_of
 from deploy.operate.doctor.finding import Check, Finding, Installation, Level
 from tests.integration.db.conftest import Arrivals
-from tests.integration.deploy.operate.doctor.breaks import BREAKS, H100, heartbeat
+from tests.integration.deploy.operate.doctor.breaks import BREAKS, H100, heartbeat, served
 from tests.integration.deploy.operate.doctor.site import Site
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 IN_DATABASE = {check.name for check in (*database_server.CHECKS, *database_content.CHECKS)} | {
     "disk_growth",
     "audit_repository",
+    "tls_served",
 }
 PASSED = {Level.OK, Level.NOT_CHECKED}
 
@@ -47,6 +48,8 @@ def prepared(site: Site, name: str, request: pytest.FixtureRequest) -> Site:
         site.create_key()
     if name == "tls_names":
         site.values["canary_host"] = "prelim.test"
+    if name == "tls_served":
+        served(site)
     if name == "releases":
         heartbeat(site, Role.WORKER, {})
         # Written by the dispatcher.

@@ -16,11 +16,13 @@ from sqlalchemy import make_url, text
 
 from db.errors import ConfigurationError
 from db.models import ReferenceSnapshot
+from db.operations.heartbeats import Role
 from db.session import transaction
 from deploy.embedded.server_process import free_port
 from deploy.operate.doctor import listener_certificate, ports, preflight
 from deploy.operate.doctor.finding import Level
 from tests.certificates import write_certificate
+from tests.integration.deploy.operate.doctor.breaks import heartbeat, served
 from tests.integration.deploy.operate.doctor.site import Site
 from worker.model.checkpoint.manifest import write_manifest
 
@@ -108,6 +110,43 @@ def test_ended_certificate_is_a_fault(site: Site, days: int, level: Level, word:
 
     assert found.level is level
     assert word in found.found
+
+
+def test_served_certificate_is_compared_with_the_files_on_every_listener(site: Site, database_url: str) -> None:
+    site.values["database_url"] = database_url
+    assert site.finding("tls_served").level is Level.NOT_CHECKED, "no listener"
+    heartbeat(site, Role.LISTENER, {"open": 0}, process="host:1")
+    assert site.finding("tls_served").level is Level.NOT_CHECKED, "an earlier release"
+    heartbeat(site, Role.LISTENER, {"open": 0, "certificate": None}, process="host:1")
+    assert (site.finding("tls_served").level, site.finding("tls_dates").level) == (Level.FAULT, Level.OK)
+
+    served(site, "host:1")
+    served(site, "host:2")
+    assert site.finding("tls_served").level is Level.OK
+    site.certificate(days=400)
+    served(site, "host:1")
+    found = site.finding("tls_served")
+    assert (found.level, "1 of 2 processes" in found.found) == (Level.WARNING, True)
+    assert "SIGHUP to each" in found.remedy
+
+    served(site, "host:2")
+    assert site.finding("tls_served").level is Level.OK
+    served(site, "host:2", authorities="0" * 64)
+    assert site.finding("tls_served").level is Level.WARNING, "an authority that is no longer trusted is still admitted"
+
+
+@pytest.mark.parametrize(("days", "level"), [(-1, Level.FAULT), (20, Level.WARNING), (365, Level.OK)])
+def test_end_of_the_served_certificate_counts_where_its_file_is_not(
+    site: Site, database_url: str, days: int, level: Level
+) -> None:
+    site.values["database_url"] = database_url
+    site.certificate(days=days)
+    served(site)
+    for replaced in (site.certificate(days=365), None):
+        if replaced is None:
+            del site.values["tls_certificate"], site.values["tls_key"]
+        found = site.finding("tls_served")
+        assert found.level is (level if replaced is None or days < 0 else Level.WARNING)
 
 
 def test_authority_of_peers_that_has_ended_is_named(site: Site) -> None:
