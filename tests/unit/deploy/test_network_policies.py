@@ -1,0 +1,156 @@
+"""Components for Kubernetes combine: both sides of a connection allow it, whichever of them a site lists."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.tools import tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
+COMPONENTS = sorted(path.name for path in (FOLDER / "components").iterdir())
+LABEL = "app.kubernetes.io/component"
+#: Port -> the component that serves it in the cluster. The rest of the world serves any.
+SERVERS = {5432: "postgres", 6379: "redis", 8080: "api", 9090: "prometheus", 11112: "listener"}
+#: Components of an overlay or a later release, which have no pod in these folders.
+PLANNED = {"backup"}
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job"}
+
+Document = dict[str, Any]
+
+
+def documents(*names: str) -> list[Document]:
+    """Return the documents of the base and of components, without their patches."""
+    folders = [FOLDER / "base", *(FOLDER / "components" / name for name in names)]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    found = [document for path in paths for document in yaml.load_all(path.read_text(), yaml.CSafeLoader)]
+    return [document for document in found if document]
+
+
+def pods(found: Iterable[Document]) -> set[str]:
+    """Return the components that have pods."""
+    specs = [document["spec"] for document in found if document["kind"] in WORKLOADS]
+    templates = [(spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec)["template"] for spec in specs]
+    # Patches have no labels.
+    labels = [template.get("metadata", {}).get("labels", {}) for template in templates]
+    return {each[LABEL] for each in labels if LABEL in each}
+
+
+def selects(selector: Document, component: str) -> bool:
+    """Return whether a selector of pods matches those of a component."""
+    labels = selector.get("matchLabels", {})
+    expressions = selector.get("matchExpressions", ())
+    assert all(each["operator"] == "In" and each["key"] == LABEL for each in expressions)
+    return all(key == LABEL and value == component for key, value in labels.items()) and all(
+        component in each["values"] for each in expressions
+    )
+
+
+def allows(policies: Iterable[Document], direction: str, component: str, port: int, other: str) -> bool:
+    """Return whether the policies of *component* allow a connection from or to pods of the *other* one."""
+    side = "from" if direction == "Ingress" else "to"
+    of_it = [each["spec"] for each in policies if selects(each["spec"]["podSelector"], component)]
+    rules = [rule for spec in of_it for rule in spec.get(direction.lower(), ())]
+    return any(
+        port in {each["port"] for each in rule["ports"]}
+        and any(
+            "podSelector" in peer and selects(peer["podSelector"], other)
+            for peer in rule.get(side, [{"podSelector": {}}])
+        )
+        for rule in rules
+    )
+
+
+@pytest.mark.parametrize("names", list(combinations(COMPONENTS, 2)))
+def test_what_one_side_of_a_connection_allows_the_other_allows_too(names: tuple[str, str]) -> None:
+    found = documents(*names)
+    policies = [document for document in found if document["kind"] == "NetworkPolicy"]
+    one_sided = []
+    for client in pods(found):
+        for port, server in SERVERS.items():
+            if server not in pods(found) or client == server:
+                continue
+            out = allows(policies, "Egress", client, port, server)
+            admitted = allows(policies, "Ingress", server, port, client)
+            # Listener and API admit the whole network: modalities, readers.
+            everyone = allows(policies, "Ingress", server, port, "stranger")
+            if (out and not admitted) or (admitted and not out and not everyone):
+                one_sided.append((client, server, port))
+
+    assert one_sided == []
+
+
+def test_only_pods_that_exist_are_admitted_to_the_databases() -> None:
+    found = documents(*COMPONENTS)
+    policies = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
+    names = {
+        name
+        for spec in policies
+        for rule in spec.get("ingress", ())
+        for peer in rule.get("from", ())
+        for expression in peer.get("podSelector", {}).get("matchExpressions", ())
+        for name in expression["values"]
+    }
+
+    assert names - pods(found) <= PLANNED
+
+
+def test_scaler_of_the_workers_may_read_the_queue_in_the_cluster() -> None:
+    policies = [each["spec"] for each in documents("databases", "keda") if each["kind"] == "NetworkPolicy"]
+    admitted = [
+        rule for spec in policies if selects(spec["podSelector"], "postgres") for rule in spec.get("ingress", ())
+    ]
+
+    namespaces = [peer for rule in admitted for peer in rule["from"] if "namespaceSelector" in peer]
+    assert namespaces == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}]
+
+
+def test_alerts_can_leave_prometheus() -> None:
+    policies = [each for each in documents("monitoring") if each["kind"] == "NetworkPolicy"]
+
+    assert allows(policies, "Egress", "prometheus", 9093, "anything")
+
+
+def test_all_components_are_built_together(tmp_path: Path) -> None:
+    relative = os.path.relpath(FOLDER, tmp_path.resolve())
+    together = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "prelim",
+        "resources": [f"{relative}/base"],
+        "components": [f"{relative}/components/{name}" for name in COMPONENTS],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(together))
+    command = [tool("kubectl"), "kustomize", str(tmp_path)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert built.returncode == 0, built.stderr
+    found = list(yaml.load_all(built.stdout, yaml.CSafeLoader))
+    assert pods(found) == pods(documents(*COMPONENTS))
+
+
+def test_only_pods_that_have_the_files_of_tls_name_them() -> None:
+    """A variable with a file that is not there ends a process: it is not in the ConfigMap of all."""
+    command = [tool("kubectl"), "kustomize", str(FOLDER / "overlays" / "tls")]
+    found = list(yaml.load_all(subprocess.check_output(command, text=True), yaml.CSafeLoader))
+    settings = next(each for each in found if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "prelim")
+    specs = {
+        each["spec"]["template"]["metadata"]["labels"][LABEL]: each["spec"]["template"]["spec"]["containers"][0]
+        for each in found
+        if each["kind"] in WORKLOADS
+    }
+    naming = {name for name, container in specs.items() if "PRELIM_TLS_CERTIFICATE" in str(container.get("env"))}
+    mounting = {name for name, container in specs.items() if "/etc/prelim-tls" in str(container["volumeMounts"])}
+
+    assert naming == mounting == {"listener", "dispatcher", "canary"}
+    assert not [name for name in settings["data"] if "TLS" in name]
