@@ -185,6 +185,22 @@ def test_databases_are_on_the_internal_network_only(compose: Document, services:
         assert services[name]["networks"] == ["inside"]
 
 
+def test_senders_and_prometheus_reach_the_outside_and_publish_nothing(services: Document) -> None:
+    for name in ("audit-sender", "trace-sender", "prometheus"):
+        assert services[name]["networks"] == ["inside", "outside"]
+        assert "ports" not in services[name]
+
+
+def test_prometheus_sends_alerts_to_a_file_beside_its_configuration(services: Document) -> None:
+    configuration = yaml.safe_load((REPOSITORY / "deploy" / "monitoring" / "prometheus.yml").read_text())
+    files = configuration["alerting"]["alertmanagers"][0]["file_sd_configs"][0]["files"]
+
+    assert files == ["alertmanagers.yml"], "relative to the configuration"
+    assert "./deploy/monitoring:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+    assert "--config.file=/etc/prometheus/prometheus.yml" in services["prometheus"]["command"]
+    assert "/deploy/monitoring/alertmanagers.yml" in (REPOSITORY / ".gitignore").read_text()
+
+
 def test_environment_variables_and_secrets_are_settings(services: Document) -> None:
     known = {f"{PREFIX}{name}".upper() for name in SECTION_OF}
 
