@@ -287,10 +287,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate workers, disk, network and waits for a number of studies; exit with 1 if the given ones are too few."""
-    from deploy.operate.plan import load
+    from deploy.operate.plan import load, needs
     from deploy.operate.plan import plan as planner
 
-    machine = planner.Machine(workers, disk_tb and disk_tb * 1e12, network_gbit and network_gbit * 1e9)
+    machine = needs.Machine(workers, disk_tb and disk_tb * 1e12, network_gbit and network_gbit * 1e9)
     if from_database:
         given, measured = load.read(load_settings())
     else:

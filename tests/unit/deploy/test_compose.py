@@ -13,7 +13,7 @@ import yaml
 from db.environment import load_settings
 from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
-from deploy.operate.plan import plan
+from deploy.operate.plan import needs
 from tests.tools import tool
 
 REPOSITORY = Path(__file__).parents[3]
@@ -87,9 +87,9 @@ def test_limits_of_memory_add_up_to_at_most_90_percent_of_the_machine_of_the_pla
     # Of the workers, one runs on a machine.
     limits = {VARIANTS.get(name, name): gibibytes(service["mem_limit"]) for name, service in services.items()}
 
-    assert limits["worker"] == plan.WORKER_MEMORY
-    assert sum(limits.values()) <= plan.WORKER_MEMORY + plan.OTHER_MEMORY
-    assert sum(limits.values()) <= 0.9 * plan.MACHINE_MEMORY
+    assert limits["worker"] == needs.WORKER_MEMORY
+    assert sum(limits.values()) <= needs.WORKER_MEMORY + needs.OTHER_MEMORY
+    assert sum(limits.values()) <= 0.9 * needs.MACHINE_MEMORY
 
 
 def gibibytes(limit: str) -> float:

@@ -10,7 +10,7 @@ import random
 import pytest
 from rich.console import Console
 
-from deploy.operate.plan import plan
+from deploy.operate.plan import needs, plan
 from deploy.operate.plan.load import Load, Measured, durations
 from deploy.operate.plan.measured import MIN_JOBS, Ended, seconds_alone, speed_of
 from deploy.operate.plan.simulation import Arrival, Workers, arrivals_of_a_day, quantile, waits
@@ -136,13 +136,13 @@ def test_day_has_the_studies_and_the_hours_that_are_given() -> None:
 
 
 def test_workers_are_the_smallest_number_that_meets_the_aims() -> None:
-    number = plan.workers_needed(DAY)
+    number = needs.workers_needed(DAY)
 
     def late(workers: int) -> bool:
-        found = plan.simulated(DAY, workers)
+        found = needs.simulated(DAY, workers)
         urgent = quantile([wait.seconds for wait in found if wait.priority], 0.99)
         routine = quantile([wait.seconds for wait in found if not wait.priority], 0.99)
-        return urgent >= plan.URGENT_SECONDS or routine >= plan.ROUTINE_SECONDS
+        return urgent >= needs.URGENT_SECONDS or routine >= needs.ROUTINE_SECONDS
 
     assert number > 1
     assert not late(number)
@@ -157,7 +157,9 @@ def test_machine_that_does_not_suffice_is_named(machine: tuple[int, float, float
     printed = io.StringIO()
     load = Load(500, durations(reports_per_minute=20, slots=4), slots=4)
 
-    assert plan.show(Console(file=printed, width=200), load, plan.Machine(*machine), 30, None, as_json=True) is suffices
+    assert (
+        plan.show(Console(file=printed, width=200), load, needs.Machine(*machine), 30, None, as_json=True) is suffices
+    )
     document = json.loads(printed.getvalue())
     assert all(need["suffices"] for need in document["needs"]) is suffices
     assert document["breaks_first_at_twice_the_load"] is None or not suffices
@@ -175,7 +177,7 @@ def test_replay_of_a_run_gives_its_waits() -> None:
 def test_text_has_hours_and_priorities() -> None:
     printed = io.StringIO()
     load = Load(500, durations(reports_per_minute=20, slots=4), slots=4)
-    plan.show(Console(file=printed, width=200), load, plan.Machine(), 30, None, as_json=False)
+    plan.show(Console(file=printed, width=200), load, needs.Machine(), 30, None, as_json=False)
 
     assert "wait of urgent jobs with 2 workers: p50 0.0 s" in printed.getvalue()
     assert "nothing that is given is short" in printed.getvalue()
