@@ -111,18 +111,26 @@ def _assumed_sharing(jobs: Sequence[Ended], slots: int) -> float:
 def _delays(jobs: Sequence[Ended], slots: int, begin: float) -> tuple[list[float], list[float]]:
     """Return the seconds to a claim since a slot's last job ended, and since the arrival if a slot was idle then.
 
-    Slots count as those of one worker: the one that has been free for longest claims.
+    Slots count as those of one worker: the one that has been free for longest claims. Only jobs claimed since *begin*
+    count: the slots of earlier workers would seem to be free. A claim beyond the slots, of a job without a message,
+    takes none, and its end frees none.
     """
     after_another: list[float] = []
     when_idle: list[float] = []
-    free = deque([begin] * (slots * len({job.owner for job in jobs})))
-    for at, change, number in sorted(chain.from_iterable(_events(jobs))):
-        if change < 0:
+    since_begin = [job for job in jobs if job.claimed >= begin]
+    free = deque([begin] * (slots * len({job.owner for job in since_begin})))
+    beyond = 0
+    for at, change, number in sorted(chain.from_iterable(_events(since_begin))):
+        if change < 0 and beyond:
+            beyond -= 1
+        elif change < 0:
             free.append(at)
         elif free:
-            since, queued = free.popleft(), jobs[number].at
+            since, queued = free.popleft(), since_begin[number].at
             found = after_another if since > queued else when_idle
             found.append(at - max(since, queued))
+        else:
+            beyond += 1
     return after_another, when_idle
 
 
