@@ -274,16 +274,16 @@ def settings() -> None:
 
 @command()
 def plan(
-    studies: Annotated[float, typer.Option(min=1, help="Studies a day.")] = 1000,
-    reports_per_minute: Annotated[float, typer.Option(min=0.1, help="Reports a minute of one busy worker.")] = 20,
-    slots: Annotated[int, typer.Option(min=1, help="Simultaneous reports of a worker.")] = 4,
+    studies: Annotated[float | None, typer.Option(min=1, max=1e8, help="Studies a day, else 1000.")] = None,
+    reports_per_minute: Annotated[float | None, typer.Option(min=0.1, max=1e6, help="Of a worker, else 20.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=1000, help="Reports of a worker at a time, else 4.")] = None,
     from_database: Annotated[
-        bool, typer.Option("--from-database", help="Use arrivals, sizes and durations of the last 28 days instead.")
+        bool, typer.Option("--from-database", help="Use arrivals, sizes and durations of the last 28 days.")
     ] = False,
-    days: Annotated[float, typer.Option(min=1, help="Days for which received objects are kept.")] = 365,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers (GPUs) that there are.")] = None,
-    disk_tb: Annotated[float | None, typer.Option(min=0.001, help="Disk of the spool, in TB.")] = None,
-    network_gbit: Annotated[float | None, typer.Option(min=0.001, help="Network, in Gbit/s.")] = None,
+    days: Annotated[float, typer.Option(min=1, max=1e5, help="Days for which received objects are kept.")] = 365,
+    workers: Annotated[int | None, typer.Option(min=1, max=1e6, help="Workers (GPUs) that there are.")] = None,
+    disk_tb: Annotated[float | None, typer.Option(min=0.001, max=1e9, help="Disk of the spool, in TB.")] = None,
+    network_gbit: Annotated[float | None, typer.Option(min=0.001, max=1e9, help="Network, in Gbit/s.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate workers, disk, network and waits for a number of studies; exit with 1 if the given ones are too few."""
@@ -291,8 +291,8 @@ def plan(
     from deploy.operate.plan import plan as planner
 
     machine = needs.Machine(workers, disk_tb and disk_tb * 1e12, network_gbit and network_gbit * 1e9)
-    if from_database:
-        given, measured = load.read(load_settings())
-    else:
-        given, measured = load.Load(studies, load.durations(reports_per_minute, slots), slots), None
+    if from_database and (reports_per_minute or slots):
+        raise typer.BadParameter("expected --reports-per-minute and --slots without --from-database, which has its own")
+    given, measured = load.read(load_settings()) if from_database else (load.assumed(reports_per_minute, slots), None)
+    given = given.with_studies(studies or given.studies)
     raise typer.Exit(0 if planner.show(console, given, machine, days, measured, as_json=as_json) else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from db.errors import NotPossible
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
 from db.session import reading
-from db.studies.priority import ROUTINE
+from db.studies.priority import HIGH, ROUTINE
 from deploy.operate.plan.measured import NO_DELAYS, Ended, Speed, seconds_alone, speed_of
 from deploy.operate.plan.simulation import HOUR, Arrival, Workers
 
@@ -30,35 +32,48 @@ ASSUMED_HOURS = (
 #: Size of a study, from the mix of NHS England (Diagnostic Imaging Dataset, October 2012) with 2, 30, 500 and 300
 #: images of a radiograph, an ultrasound, a CT and an MR.
 ASSUMED_BYTES, ASSUMED_OBJECTS = 47e6, 74
-ASSUMED_URGENT = 0.1
-#: Days of the database that are read, and reports and objects of them.
-DAYS, MAX_REPORTS, MAX_OBJECTS = 28, 5000, 200_000
+#: One report of ten is urgent.
+ASSUMED_PRIORITIES = (HIGH, *[ROUTINE] * 9)
+#: Of a day, of a worker with all slots busy, and of a worker, where no number is given.
+STUDIES, REPORTS_PER_MINUTE, SLOTS = 1000.0, 20.0, 4
+#: Days of the database that are read, and reports, objects and studies of them.
+DAYS, MAX_REPORTS, MAX_OBJECTS, MAX_STUDIES = 28, 5000, 200_000, 2_000_000
 #: Reports from which durations are told.
 MIN_REPORTS = 20
 
+#: From an index alone: the table is not read.
 ARRIVALS = text("""
     SELECT extract(hour FROM first_received_at)::int, count(*), date_trunc('day', first_received_at)
-    FROM studies WHERE first_received_at > date_trunc('day', now()) - make_interval(days => :days)
-        AND study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)
+    FROM (
+        SELECT first_received_at FROM studies
+        WHERE first_received_at > date_trunc('day', now()) - make_interval(days => :days)
+            AND id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+        ORDER BY first_received_at DESC, id DESC LIMIT :most
+    ) AS latest
     GROUP BY 1, 3
 """)
+#: A job of several attempts counts with its last one, from the end of its pause; after an expired lease, whose end is
+#: not stored, from its claim.
 JOBS = text("""
-    SELECT coalesce(owner, ''),
-        extract(epoch FROM CASE attempt WHEN 1 THEN queued_at ELSE greatest(queued_at, available_at) END)::float,
+    SELECT owner,
+        extract(epoch FROM CASE WHEN attempt <= 1 THEN queued_at
+            WHEN available_at > queued_at THEN available_at ELSE greatest(queued_at, claimed_at) END)::float,
         priority,
         extract(epoch FROM claimed_at)::float,
         greatest(extract(epoch FROM finished_at), extract(epoch FROM claimed_at) + 0.000001)::float,
         kind = 'report' AND state = 'finished'
-            AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
-    FROM jobs WHERE finished_at > now() - make_interval(days => :days) AND claimed_at >= queued_at
-        AND finished_at >= claimed_at
+            AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid)),
+        claimed_at >= queued_at AND finished_at >= claimed_at AND finished_at <= clock_timestamp()
+    FROM jobs WHERE finished_at > now() - make_interval(days => :days) AND claimed_at IS NOT NULL AND owner IS NOT NULL
     ORDER BY finished_at DESC LIMIT :most
 """)
 SIZES = text("""
-    SELECT sum(file_bytes)::float / nullif(count(DISTINCT study_id), 0),
-        count(*)::float / nullif(count(DISTINCT study_id), 0)
-    FROM (SELECT file_bytes, study_id FROM instances ORDER BY id DESC LIMIT :most) AS latest
-    WHERE study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+    SELECT avg(bytes)::float, avg(objects)::float FROM (
+        SELECT sum(file_bytes) AS bytes, count(*) AS objects
+        FROM (SELECT file_bytes, study_id FROM instances ORDER BY id DESC LIMIT :most) AS latest
+        WHERE study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+        GROUP BY study_id
+    ) AS of_studies
 """)
 
 
@@ -67,19 +82,21 @@ class Load:
     """Studies of a day with their times, priorities, sizes, and the seconds that a worker needs for a report."""
 
     studies: float
-    #: Of reports that a worker writes alone; with a *sharing* of 0, of those that it writes with all slots busy.
-    seconds: Sequence[float]
+    #: Priorities of reports, and the seconds in which a worker writes each alone; with a *sharing* of 0, with all slots
+    #: busy. They are drawn together: urgent studies are often of another modality, and take another time.
+    reports: Sequence[tuple[int, float]]
     #: Reports that one worker, with its GPU, writes at a time.
     slots: int
     hours: Sequence[float] = tuple(share / sum(ASSUMED_HOURS) for share in ASSUMED_HOURS)
-    urgent_share: float = ASSUMED_URGENT
     bytes: float = ASSUMED_BYTES
     objects: float = ASSUMED_OBJECTS
     speed: Speed = NO_DELAYS
+    #: Jobs of the database that are not in it: their times are not in order.
+    left_out: int = 0
 
-    def times(self, factor: float) -> Load:
-        """Return the same day with more studies."""
-        return replace(self, studies=self.studies * factor)
+    def with_studies(self, studies: float) -> Load:
+        """Return the same day with another number of studies."""
+        return replace(self, studies=studies)
 
     def workers(self, number: int) -> Workers:
         """Return *number* workers of this speed."""
@@ -87,9 +104,14 @@ class Load:
         return Workers(number, self.slots, speed.sharing, speed.after_another, speed.when_idle)
 
     @property
+    def seconds(self) -> float:
+        """Mean time of a report alone on its worker."""
+        return sum(seconds for _, seconds in self.reports) / len(self.reports)
+
+    @property
     def busy_workers(self) -> float:
         """Workers that are busy in the busiest hour, with all their slots."""
-        alone = self.studies * max(self.hours) / HOUR * sum(self.seconds) / len(self.seconds)
+        alone = self.studies * max(self.hours) / HOUR * self.seconds
         return alone * (1 + self.speed.sharing * (self.slots - 1)) / self.slots
 
 
@@ -102,13 +124,15 @@ class Measured:
     workers: Workers
 
 
-def durations(reports_per_minute: float, slots: int) -> list[float]:
-    """Return the seconds of reports of a worker with all slots busy, by which it writes *reports_per_minute*.
+def assumed(reports_per_minute: float | None, slots: int | None) -> Load:
+    """Return the load of STUDIES, of workers that write *reports_per_minute* with all *slots* busy.
 
-    Assumed to spread evenly from half the mean to one and a half: `from_database` has the measured ones.
+    Durations are assumed to spread evenly from half the mean to one and a half: `from_database` has the measured ones.
     """
-    mean = 60 * slots / reports_per_minute
-    return [mean * (0.5 + number / 100) for number in range(101)]
+    slots = slots or SLOTS
+    mean = 60 * slots / (reports_per_minute or REPORTS_PER_MINUTE)
+    spread = [mean * (0.5 + number / 100) for number in range(101)]
+    return Load(STUDIES, [(priority, seconds) for seconds in spread for priority in ASSUMED_PRIORITIES], slots)
 
 
 def read(settings: Settings) -> tuple[Load, Measured | None]:
@@ -122,8 +146,7 @@ def from_database(session: Session) -> tuple[Load, Measured | None]:
 
     Raises NotPossible without reports.
     """
-    jobs = [Ended(*row) for row in session.execute(JOBS, {"days": DAYS, "most": MAX_REPORTS})]
-    jobs.sort(key=lambda job: job.at)
+    jobs, left_out = _jobs(session)
     alive = heartbeats.alive(session, Role.WORKER)
     reports = [number for number, job in enumerate(jobs) if job.is_report]
     if len(reports) < MIN_REPORTS or not alive:
@@ -134,17 +157,26 @@ def from_database(session: Session) -> tuple[Load, Measured | None]:
     seconds = seconds_alone(jobs, speed.sharing)
     size, objects = session.execute(SIZES, {"most": MAX_OBJECTS}).one()
     days, hours = _hours(session)
+    if not days:
+        raise NotPossible(f"expected a study of the last {DAYS} days: give numbers")
     load = Load(
         studies=max(days),
-        seconds=[seconds[number] for number in reports],
+        reports=[(jobs[number].priority, seconds[number]) for number in reports],
         slots=slots,
         hours=hours,
-        urgent_share=sum(jobs[number].priority > ROUTINE for number in reports) / len(reports),
         bytes=size or ASSUMED_BYTES,
         objects=objects or ASSUMED_OBJECTS,
         speed=speed,
+        left_out=left_out,
     )
     return load, _measured(jobs, seconds, replace(load.workers(len(alive)), begin=begin))
+
+
+def _jobs(session: Session) -> tuple[list[Ended], int]:
+    """Return the latest ended jobs in the order of arrival, and the number of those whose times are not in order."""
+    rows = session.execute(JOBS, {"days": DAYS, "most": MAX_REPORTS}).all()
+    jobs = [Ended(*times) for *times, is_ordered in rows if is_ordered]
+    return sorted(jobs, key=lambda job: job.at), len(rows) - len(jobs)
 
 
 def _measured(jobs: Sequence[Ended], seconds: Sequence[float], workers: Workers) -> Measured | None:
@@ -158,10 +190,11 @@ def _measured(jobs: Sequence[Ended], seconds: Sequence[float], workers: Workers)
 
 
 def _hours(session: Session) -> tuple[list[int], list[float]]:
-    """Return the studies of each day, and the share of each hour of all days."""
-    days: dict[object, int] = {}
-    hours = [0] * 24
-    for hour, number, day in session.execute(ARRIVALS, {"days": DAYS}):
-        days[day] = days.get(day, 0) + number
-        hours[hour] += number
-    return list(days.values()), [number / max(sum(hours), 1) for number in hours]
+    """Return the studies of each day, and the share of each hour of all days; the oldest day is left out if cut."""
+    days = defaultdict[dt.datetime, Counter[int]](Counter)
+    for hour, number, day in session.execute(ARRIVALS, {"days": DAYS, "most": MAX_STUDIES}):
+        days[day][hour] += number
+    if len(days) > 1 and sum(map(Counter.total, days.values())) >= MAX_STUDIES:
+        del days[min(days)]
+    hours = sum(days.values(), Counter[int]())
+    return [day.total() for day in days.values()], [hours[hour] / max(hours.total(), 1) for hour in range(24)]

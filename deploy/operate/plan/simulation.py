@@ -65,7 +65,7 @@ class _Worker:
 
 
 #: Kinds of events, in the order in which those of one moment happen.
-END, CLAIM, WOKEN = 0, 1, 2
+END, CLAIM = 0, 1
 
 
 class _Queue:
@@ -75,12 +75,15 @@ class _Queue:
         self._arrivals, self._of = arrivals, workers
         self._chance = random.Random(seed)  # noqa: S311 - a simulation
         self._workers = [_Worker() for _ in range(workers.number)]
-        #: Idle slots by worker, the longest idle first: Redis wakes the client that has waited longest.
-        self._idle = deque(number for _ in range(workers.slots) for number in range(workers.number))
+        #: Workers with idle slots, in turns, and how many each has: Redis wakes the client that has waited longest; a
+        #: worker is one client, and waits again after each message.
+        self._idle = deque(range(workers.number))
+        self._idle_slots = [workers.slots] * workers.number
         self._urgent: list[tuple[int, float, int]] = []
         self._others: list[tuple[int, float, int]] = []
-        #: Idle slots that were woken: as many waiting jobs are theirs. (The delays are those of whoever claimed first.)
-        self._woken = 0
+        #: Slots that are about to claim: as many waiting jobs are theirs, and a slot that becomes free leaves them to
+        #: them. (The measured delays are those of the first claim.)
+        self._claiming = 0
         #: Time, kind, worker and number of an expected end.
         self._events: list[tuple[float, int, int, int]] = []
 
@@ -94,11 +97,8 @@ class _Queue:
                 following += 1
                 continue
             now, kind, number, expected = heapq.heappop(self._events)
-            if kind != END:
-                job = self._claim(kind, number)
-                if job is None:
-                    self._idle.append(number)
-                    continue
+            if kind == CLAIM:
+                job = self._next(self._workers[number])
                 self._start(now, number, job)
                 arrival = self._arrivals[job]
                 yield Wait(arrival.at, arrival.priority, now - arrival.at)
@@ -110,27 +110,31 @@ class _Queue:
         waiting = self._urgent if arrival.priority > ROUTINE else self._others
         heapq.heappush(waiting, (-arrival.priority, arrival.at, job))
         if self._idle:
-            now = max(arrival.at, self._of.begin)
-            self._woken += 1
-            self._claim_later(now, WOKEN, self._idle.popleft(), self._of.when_idle)
+            self._claim_later(max(arrival.at, self._of.begin), self._wake(), self._of.when_idle)
 
-    def _claim_later(self, now: float, kind: int, number: int, seconds: Sequence[float]) -> None:
-        heapq.heappush(self._events, (now + self._chance.choice(seconds), kind, number, 0))
+    def _idles(self, number: int) -> None:
+        """Let a worker wait for a message with one slot more."""
+        self._idle_slots[number] += 1
+        if self._idle_slots[number] == 1:
+            self._idle.append(number)
 
-    def _claim(self, kind: int, number: int) -> int | None:
-        """Take a job for a slot; None if only those wait for which idle slots were woken."""
-        if kind == WOKEN:
-            self._woken -= 1
-        elif len(self._urgent) + len(self._others) <= self._woken:
-            return None
-        return self._next(self._workers[number])
+    def _wake(self) -> int:
+        """Take a slot of the worker that has waited longest; return its number."""
+        number = self._idle.popleft()
+        self._idle_slots[number] -= 1
+        if self._idle_slots[number]:
+            self._idle.append(number)
+        return number
 
-    def _next(self, worker: _Worker) -> int | None:
+    def _claim_later(self, now: float, number: int, seconds: Sequence[float]) -> None:
+        self._claiming += 1
+        heapq.heappush(self._events, (now + self._chance.choice(seconds), CLAIM, number, 0))
+
+    def _next(self, worker: _Worker) -> int:
         """Take the most urgent waiting job, of equal ones the oldest; in the turn of a routine one, that."""
+        self._claiming -= 1
         turn_of_others = worker.urgent_in_a_row >= MAX_URGENT_IN_A_ROW and self._others
         waiting = self._urgent if self._urgent and not turn_of_others else self._others
-        if not waiting:
-            return None
         worker.urgent_in_a_row = worker.urgent_in_a_row + 1 if waiting is self._urgent else 0
         return heapq.heappop(waiting)[2]
 
@@ -145,7 +149,10 @@ class _Queue:
         self._work(worker, now)
         heapq.heappop(worker.running)
         self._expect(number)
-        self._claim_later(now, CLAIM, number, self._of.after_another)
+        if len(self._urgent) + len(self._others) > self._claiming:
+            self._claim_later(now, number, self._of.after_another)
+        else:
+            self._idles(number)
 
     def _work(self, worker: _Worker, now: float) -> None:
         if worker.running:
@@ -174,11 +181,11 @@ def waits(arrivals: Sequence[Arrival], workers: Workers, seed: int = 1) -> Itera
 
 
 def arrivals_of_a_day(
-    studies: float, hours: Sequence[float], urgent_share: float, seconds: Sequence[float], seed: int
+    studies: float, hours: Sequence[float], reports: Sequence[tuple[int, float]], seed: int
 ) -> list[Arrival]:
     """Return the jobs of a day: independent arrivals at the rates of *hours*, whose sum is 1.
 
-    Each takes one of *seconds* by chance; *urgent_share* of them have the priority 1, the others 0.
+    Each takes one of *reports* by chance: a priority and the seconds that a report of it took.
     """
     chance = random.Random(seed)  # noqa: S311 - a simulation
     found = []
@@ -189,7 +196,7 @@ def arrivals_of_a_day(
             at += chance.expovariate(rate)
             if at >= (hour + 1) * HOUR:
                 break
-            found.append(Arrival(at, int(chance.random() < urgent_share), chance.choice(seconds)))
+            found.append(Arrival(at, *chance.choice(reports)))
     return found
 
 

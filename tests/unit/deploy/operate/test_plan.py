@@ -6,16 +6,17 @@ import io
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from deploy.operate.plan import needs, plan
-from deploy.operate.plan.load import Load, Measured, durations
+from deploy.operate.plan import aims, needs, plan, replayed
+from deploy.operate.plan.load import Load, Measured, assumed
 from deploy.operate.plan.measured import MIN_JOBS, Ended, seconds_alone, speed_of
 from deploy.operate.plan.simulation import Arrival, Workers, arrivals_of_a_day, quantile, waits
 
-DAY = Load(10_000, durations(reports_per_minute=5, slots=4), slots=4)
+DAY = assumed(5, 4).with_studies(10_000)
 
 
 def erlang_c(servers: int, offered: float) -> float:
@@ -126,27 +127,100 @@ def test_unknown_sharing_is_assumed_and_said(slots: int, sharing: float) -> None
     assert (speed.is_known, speed.sharing) == (False, sharing)
 
 
+def busy(owner: str, begin: float, slots: int, extra: bool = False) -> list[Ended]:
+    """Return jobs that waited before *begin* and that each slot claimed 0.1 s after its last one ended."""
+    found = [
+        Ended(owner, 0, 0, begin + slot + 10.1 * turn, begin + slot + 10.1 * turn + 10, is_report=True)
+        for slot in range(slots)
+        for turn in range(10)
+    ]
+    return [*found, Ended(owner, 0, 0, begin + 9, begin + 12, is_report=True)] if extra else found
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_delays_are_those_of_the_slots_beside_a_job_beyond_them_too(*, extra: bool) -> None:
+    speed = speed_of(busy("a", 100, 3, extra=extra), 3, 100)
+
+    assert quantile(speed.after_another, 0.8) == pytest.approx(0.1)
+
+
+def test_slots_of_earlier_workers_are_none_of_todays() -> None:
+    jobs = busy("earlier", 100, 3) + busy("later", 1000, 3)
+
+    assert speed_of(jobs, 3, 1000).after_another == speed_of(busy("later", 1000, 3), 3, 1000).after_another
+
+
+def test_slot_that_becomes_free_leaves_a_job_to_the_slot_that_was_woken_for_it() -> None:
+    # The idle slot claims the second job after 3 s; the other slot, free after 2 s, idles.
+    jobs = [Arrival(0, 0, 2), Arrival(0.5, 0, 9)]
+
+    assert [wait.seconds for wait in waits(jobs, Workers(1, 2, 0, [0.25], [3.0]))] == [3.0, 3.0]
+
+
+def test_idle_workers_are_woken_in_turns() -> None:
+    # Six jobs on two workers that jobs share: three each, so that all of a worker end together.
+    jobs = [Arrival(n / 100, 0, 1) for n in range(6)] + [Arrival(1, 0, 1)] * 3
+    found = list(waits(jobs, Workers(2, 4, 1.0)))
+
+    assert [wait.seconds for wait in found[:8]] == [0] * 8
+    assert found[8].seconds > 2
+
+
 def test_day_has_the_studies_and_the_hours_that_are_given() -> None:
-    jobs = arrivals_of_a_day(24_000, [0.0] * 8 + [0.75] + [0.25] + [0.0] * 14, 0.1, [1.0], seed=1)
+    jobs = arrivals_of_a_day(24_000, [0.0] * 8 + [0.75] + [0.25] + [0.0] * 14, [(0, 1.0)] * 9 + [(1, 2.0)], seed=1)
 
     assert len(jobs) == pytest.approx(24_000, rel=0.03)
     assert {int(job.at // 3600) for job in jobs} == {8, 9}
     assert sum(job.priority for job in jobs) / len(jobs) == pytest.approx(0.1, rel=0.1)
+    assert all(job.seconds == 1 + job.priority for job in jobs)
     assert jobs == sorted(jobs, key=lambda job: job.at)
 
 
 def test_workers_are_the_smallest_number_that_meets_the_aims() -> None:
-    number = needs.workers_needed(DAY)
+    number = aims.workers_needed(DAY)
 
     def late(workers: int) -> bool:
-        found = needs.simulated(DAY, workers)
+        found = aims.simulated(DAY, workers)
         urgent = quantile([wait.seconds for wait in found if wait.priority], 0.99)
         routine = quantile([wait.seconds for wait in found if not wait.priority], 0.99)
-        return urgent >= needs.URGENT_SECONDS or routine >= needs.ROUTINE_SECONDS
+        return urgent >= aims.URGENT_SECONDS or routine >= aims.ROUTINE_SECONDS
 
     assert number > 1
     assert not late(number)
     assert late(number - 1)
+
+
+@pytest.mark.parametrize("threshold", [1, 2, 7, 30])
+@pytest.mark.parametrize("guess", [1, 5, 30, 64])
+def test_smallest_number_is_found_from_any_guess(threshold: int, guess: int) -> None:
+    tried: list[int] = []
+
+    def suffices(number: int) -> bool:
+        tried.append(number)
+        return number >= threshold
+
+    assert aims.smallest(suffices, guess) == threshold
+    assert min(tried) >= 1
+    assert len(tried) == len(set(tried))
+
+
+def test_large_day_is_planned_in_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = aims.workers_needed(DAY)
+    monkeypatch.setattr(aims, "MAX_STUDIES", DAY.studies)
+
+    assert aims.workers_needed(DAY.with_studies(3 * DAY.studies)) == 3 * part
+    assert aims.simulated(DAY.with_studies(3 * DAY.studies), 3 * part) == aims.simulated(DAY, part)
+
+
+def test_urgent_reports_of_another_length_are_drawn_together() -> None:
+    # As many seconds of work, in urgent reports only or in routine ones only that take long.
+    urgent = replace(DAY, reports=[(2, 90.0), (0, 10.0)])
+    routine = replace(DAY, reports=[(2, 10.0), (0, 90.0)])
+    waits_of = {name: aims.simulated(day, 10) for name, day in (("urgent", urgent), ("routine", routine))}
+
+    for name, found in waits_of.items():
+        assert {wait.priority for wait in found} == {0, 2}, name
+    assert urgent.seconds == routine.seconds == 50
 
 
 MACHINES = [((2, 1e15, 1e12), True), ((1, 1e15, 1e12), False), ((2, 1e9, 1e12), False)]
@@ -155,29 +229,65 @@ MACHINES = [((2, 1e15, 1e12), True), ((1, 1e15, 1e12), False), ((2, 1e9, 1e12), 
 @pytest.mark.parametrize(("machine", "suffices"), MACHINES)
 def test_machine_that_does_not_suffice_is_named(machine: tuple[int, float, float], *, suffices: bool) -> None:
     printed = io.StringIO()
-    load = Load(500, durations(reports_per_minute=20, slots=4), slots=4)
+    day = assumed(20, 4).with_studies(500)
 
-    assert (
-        plan.show(Console(file=printed, width=200), load, needs.Machine(*machine), 30, None, as_json=True) is suffices
-    )
+    console = Console(file=printed, width=200)
+    assert plan.show(console, day, needs.Machine(*machine), 30, None, as_json=True) is suffices
     document = json.loads(printed.getvalue())
     assert all(need["suffices"] for need in document["needs"]) is suffices
     assert document["breaks_first_at_twice_the_load"] is None or not suffices
 
 
-def test_replay_of_a_run_gives_its_waits() -> None:
-    jobs = arrivals_of_a_day(3000, [0.0] * 8 + [1.0] + [0.0] * 15, 0.0, [2.0, 4.0], seed=2)
-    workers = Workers(1, 3)
-    measured = Measured(jobs, [wait.seconds for wait in waits(jobs, workers)], workers)
-    real, again = plan.error_of_replay(measured)
+def needed(day: Load) -> dict[str, float]:
+    return {need.name: need.needed for need in needs.needs(day, needs.Machine(), 30)}
 
-    assert again == real > 0
+
+def test_object_storage_needs_the_network_twice_and_local_disk_for_its_outage() -> None:
+    found = needed(DAY)
+    arriving = found["network in the busiest hour"] * 1e9 / 8
+
+    assert found["the same, with an object storage"] == pytest.approx(2 * found["network in the busiest hour"])
+    assert found["local disk, object storage away for 10 min"] * 1e9 == pytest.approx(600 * arriving)
+
+
+def test_standby_receives_and_backup_copies_what_the_database_grows_by() -> None:
+    found = needed(DAY)
+    rows, images = found["PostgreSQL without images of reports, a year"], found["images of reports, a year"]
+    objects_of_a_day = DAY.studies * DAY.bytes / 1e12
+
+    assert found["a daily backup after a year"] == pytest.approx(rows + images + objects_of_a_day)
+    # As much a second as the rows and images of the busiest hour, at least.
+    in_an_hour = (rows + images) / 365 * max(DAY.hours)
+    assert found["WAL for a standby in the busiest hour"] / 8 * 3600 / 1000 > in_an_hour
+
+
+def test_what_is_short_at_twice_the_load_is_the_shortest_of_what_is_given() -> None:
+    day = assumed(20, 4).with_studies(500)
+
+    assert needs.breaks_first(day, needs.Machine(), 30) is None
+    assert needs.breaks_first(day, needs.Machine(workers=50, disk_bytes=1e15), 30) is None
+    first = needs.breaks_first(day, needs.Machine(workers=1, disk_bytes=1e9), 30)
+    assert first is not None
+    assert first.name == "disk of the spool for 30 days"
+
+
+def test_replay_of_a_run_gives_its_waits() -> None:
+    jobs = arrivals_of_a_day(3000, [0.0] * 8 + [1.0] + [0.0] * 15, [(0, 2.0), (0, 4.0), (2, 3.0)], seed=2)
+    workers = Workers(1, 3)
+    measured = Measured(jobs, [wait.seconds for wait in sorted(waits(jobs, workers))], workers)
+    found = replayed.compare(measured)
+
+    assert list(found) == ["ALL", "STAT", "ROUTINE"]
+    assert found["ALL"].jobs == found["STAT"].jobs + found["ROUTINE"].jobs == len(jobs)
+    for each in found.values():
+        assert each.lowest == each.simulated == each.highest == each.measured > 0
 
 
 def test_text_has_hours_and_priorities() -> None:
     printed = io.StringIO()
-    load = Load(500, durations(reports_per_minute=20, slots=4), slots=4)
-    plan.show(Console(file=printed, width=200), load, needs.Machine(), 30, None, as_json=False)
+    day = assumed(20, 4).with_studies(500)
+    plan.show(Console(file=printed, width=200), day, needs.Machine(), 30, None, as_json=False)
 
-    assert "wait of urgent jobs with 2 workers: p50 0.0 s" in printed.getvalue()
+    assert "urgent, with 2 workers " in printed.getvalue()
+    assert "routine, with 1" in printed.getvalue()
     assert "nothing that is given is short" in printed.getvalue()

@@ -14,7 +14,7 @@ from db.operations import heartbeats
 from db.operations.heartbeats import Role
 from db.reports.versions import Draft
 from db.session import reading, transaction
-from deploy.operate.plan import load
+from deploy.operate.plan import aims, load, replayed
 from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ def test_load_has_the_sizes_hours_and_durations_of_the_database(database_url: st
 
     assert (found.studies, found.objects, found.bytes, found.slots) == (load.MIN_REPORTS, 2, 6000, SLOTS)
     # All at once, which no such workers do: what a report takes alone is not known.
-    assert len(found.seconds) == load.MIN_REPORTS
+    assert [priority for priority, _ in found.reports] == [2] * load.MIN_REPORTS
     assert not found.speed.is_known
-    assert found.urgent_share == 1
     assert sum(found.hours) == pytest.approx(1)
     assert measured is not None
     assert (measured.workers.number, measured.workers.slots) == (WORKERS, SLOTS)
@@ -90,8 +89,10 @@ FILL = text("""
             now(), 1
         FROM generate_series(1, 20) AS n RETURNING id
     )
-    INSERT INTO jobs (id, study_id, kind, revision, state, priority, fence, attempt, queued_at, claimed_at, finished_at)
-    SELECT uuidv7(), id, 'report', 1, 'finished', 0, 1, 1, now() - interval '9 s', now() - interval '5 s', now()
+    INSERT INTO jobs (id, study_id, kind, revision, state, priority, fence, attempt, owner, queued_at, claimed_at,
+        finished_at)
+    SELECT uuidv7(), id, 'report', 1, 'finished', 0, 1, 1, 'host:0', now() - interval '9 s', now() - interval '5 s',
+        now()
     FROM new
 """)
 
@@ -114,3 +115,56 @@ def test_reports_of_earlier_workers_are_not_replayed(database_url: str) -> None:
         session.execute(text("UPDATE processes SET started_at = now() - interval '4 s'"))
 
     assert read(database_url)[1] is None
+
+
+def changed(url: str, change: str) -> tuple[Load, Measured | None]:
+    """Return the plan of a database with 20 reports after a change."""
+    worker(url)
+    with transaction(url) as session:
+        session.execute(FILL)
+        session.execute(text(change))
+    return read(url)
+
+
+def test_jobs_whose_times_are_not_in_order_are_left_out_and_counted(database_url: str) -> None:
+    # The clock of the database was set back while a job waited, while it ran, and after it ended.
+    with transaction(database_url) as session:
+        session.execute(text(str(FILL).replace("2.25.7", "2.25.8")))
+    back = """
+        UPDATE jobs SET claimed_at = claimed_at - CASE number WHEN 1 THEN interval '1 h' ELSE '0' END,
+            finished_at = finished_at + CASE number WHEN 2 THEN interval '-6 s' WHEN 3 THEN '1 h' ELSE '0' END
+        FROM (SELECT id AS one, row_number() OVER (ORDER BY id) AS number FROM jobs) AS numbered WHERE id = one
+    """
+    found, measured = changed(database_url, back)
+
+    assert found.left_out == 3
+    assert measured is not None
+    assert len(measured.jobs) == 37
+
+
+def test_attempt_after_an_expired_lease_is_replayed_from_its_claim(database_url: str) -> None:
+    _, measured = changed(database_url, "UPDATE jobs SET attempt = 2, available_at = queued_at")
+
+    assert measured is not None
+    assert measured.waits == pytest.approx([0.0] * 20)
+
+
+def test_attempt_after_a_pause_waits_from_the_end_of_the_pause(database_url: str) -> None:
+    pause = "UPDATE jobs SET attempt = 2, available_at = queued_at + interval '3 s'"
+    _, measured = changed(database_url, pause)
+
+    assert measured is not None
+    assert measured.waits == pytest.approx([1.0] * 20)
+
+
+def test_reports_that_take_no_time_need_one_worker(database_url: str) -> None:
+    found, measured = changed(database_url, "UPDATE jobs SET finished_at = now(), claimed_at = now()")
+
+    assert aims.workers_needed(found) == 1
+    assert measured is not None
+    assert replayed.compare(measured)["ROUTINE"].jobs == 20
+
+
+def test_reports_without_a_study_of_the_last_days_are_refused(database_url: str) -> None:
+    with pytest.raises(NotPossible, match="a study of the last 28 days"):
+        changed(database_url, "UPDATE studies SET first_received_at = now() - interval '29 days'")
