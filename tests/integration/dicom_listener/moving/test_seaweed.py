@@ -101,6 +101,8 @@ def test_objects_are_listed_with_the_time_of_their_put(settings: Settings) -> No
 
     (found,) = objects.objects()
     assert found.key == "ab/small.dcm"
+    assert [*objects.objects("ab/small.dcm")] == []
+    assert [*objects.objects("ab/a")] == [found]
     assert abs(dt.datetime.now(dt.UTC) - found.modified_at) < dt.timedelta(minutes=10)
 
 

@@ -13,9 +13,11 @@ from db.models import Instance
 from db.session import engine, transaction
 from db.storage import object_cache, object_files
 from db.studies.deletion import file_deletions
+from deploy.operate import audit
 from deploy.operate.backup import create, restore
 from deploy.operate.backup.repository import Repository
 from deploy.operate.backup.sealing import BackupDamaged
+from deploy.operate.objects import audited_objects
 from dicom_listener.indexing import indexer
 from dicom_listener.moving.mover import Mover
 from dicom_listener.spool.durable import Spool
@@ -97,6 +99,36 @@ def test_lost_object_returns_to_local_disk_and_is_moved_again(
     assert restored(other, repository) == 0
     Mover(other).run_once()
     assert [found.body for found in object_storage.objects.values()] == [put.body]
+
+
+def test_object_that_was_cut_since_the_backup_is_restored_to_local_disk(
+    settings: Settings, repository: Repository, other: Settings, object_storage: FakeStorage
+) -> None:
+    back_up(settings, repository)
+    (put,) = object_storage.objects.values()
+    whole, put.body = put.body, put.body[:-2]
+
+    assert restored(other, repository) == 1
+    assert content(other) == whole
+    assert [found.rule for found in audit.check(other)] == [audited_objects.DIFFERS]
+
+
+def test_objects_that_are_newer_than_the_backup_are_indexed_again(
+    settings: Settings, repository: Repository, other: Settings, object_storage: FakeStorage
+) -> None:
+    back_up(settings, repository)
+    receive(settings, image())
+    while indexer.run_once(settings) or Mover(settings).run_once():
+        pass
+    before = object_storage.keys()
+
+    assert restored(other, repository) == 0
+    while Mover(other).run_once():
+        pass
+    assert len(rows(other, Instance)) == len(before) == 2
+    assert file_deletions.delete_files(other) is None
+    assert object_storage.keys() == sorted(object_files.key(row.file_path) for row in rows(other, Instance))
+    assert audit.check(other) == []
 
 
 def test_restore_without_object_storage_has_local_files(
