@@ -90,7 +90,7 @@ def dispatch() -> None:
 
     # One that cannot be reached now is no new one.
     with contextlib.suppress(SQLAlchemyError, StorageError):
-        refuse_lost_database(settings)
+        refuse_lost_database(settings, needs_files=True)
     dispatcher.run(settings)
 
 

@@ -15,6 +15,7 @@ from db.errors import ConfigurationError
 from db.session import reading
 from db.storage.errors import Unavailable
 from dicom_listener.recovery import database_match, noted_timeline
+from dicom_listener.recovery.database_match import Match
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
@@ -27,13 +28,18 @@ REMEDY = (
     "name the database that was used until now, or `prelim restore` a backup. If its reports are to be given up:"
     " `prelim migrate --new-database`, with embedded servers `prelim up --new-database`"
 )
+REMEDY_OF_FILES = (
+    "mount the data directory that was used until now (PRELIM_DATA_DIR), name its database, or `prelim restore` a"
+    " backup. If the files are to be given up: `prelim migrate --new-database`"
+)
 
 
-def refuse_lost_database(settings: Settings) -> None:
+def refuse_lost_database(settings: Settings, *, needs_files: bool = False) -> None:
     """Raise ConfigurationError if the database is not the one of the stored files of studies.
 
-    It has no tables, or names none of these files, and is not noted in the spool as theirs. Files of the inbox do not
-    count: the listener needs no database. Raises StorageError, OSError, SQLAlchemyError.
+    It has no tables, or names none of these files, and is not noted in the spool as theirs; with *needs_files*, also if
+    it names files, and none are stored. Files of the inbox do not count: the listener needs no database. Raises
+    StorageError, OSError, SQLAlchemyError.
     """
     path = Spool(settings.spool).timeline
     noted = noted_timeline.noted(path)
@@ -45,28 +51,31 @@ def refuse_lost_database(settings: Settings) -> None:
     # Without the object storage, the dispatcher waits for it and compares then: an upgrade does not.
     if has_tables and not is_noted:
         with suppress(Unavailable):
-            _refuse_other_database(settings, path, noted)
+            _refuse_other_database(settings, path, noted, needs_files=needs_files)
 
 
-def _refuse_other_database(settings: Settings, path: Path, noted: Timeline | None) -> None:
-    """Raise ConfigurationError if a database names none of the stored files, and is not the *noted* one."""
+def _refuse_other_database(settings: Settings, path: Path, noted: Timeline | None, *, needs_files: bool) -> None:
+    """Raise ConfigurationError if a database is not the *noted* one, and does not match the stored files."""
     if noted is None:
         found, cause = database_match.compare(settings), f"{path}, which notes the database of the files, is missing"
     else:
         found, cause = database_match.compare(settings, noted_timeline.noted_at(path)), "it is another one than before"
-    if found is database_match.Match.NONE_NAMED:
-        raise ConfigurationError(f"the database names none of the stored files; {cause}: {REMEDY}")
+    if found is Match.NONE_NAMED:
+        raise ConfigurationError(f"{database_match.PROBLEMS[found]}; {cause}: {REMEDY}")
+    if found is Match.NO_FILES and needs_files:
+        raise ConfigurationError(f"{database_match.PROBLEMS[found]} in {path.parent}; {cause}: {REMEDY_OF_FILES}")
 
 
 def accept(settings: Settings) -> None:
     """Note that the current database is the one of the stored files, although it has no rows of them."""
-    path = Spool(settings.spool).timeline
+    spool = Spool(settings.spool)
+    spool.prepare()
     with reading(settings.database()) as session:
         current = noted_timeline.current_timeline(session)
     try:
-        noted = noted_timeline.noted(path)
+        noted = noted_timeline.noted(spool.timeline)
     except ConfigurationError:  # damaged: its database is given up
         noted = None
     # Not another timeline of the same one: the dispatcher looks for rows that were lost then.
-    if path.parent.is_dir() and (noted is None or not noted.is_same_database(current)):
-        noted_timeline.note(path, current)
+    if noted is None or not noted.is_same_database(current):
+        noted_timeline.note(spool.timeline, current)

@@ -21,10 +21,20 @@ if TYPE_CHECKING:
 class Match(enum.Enum):
     """Result of a comparison."""
 
-    NO_FILES = enum.auto()
+    #: There are neither files nor rows.
+    BOTH_EMPTY = enum.auto()
     NAMED = enum.auto()
     #: There are files, and no row names any of them.
     NONE_NAMED = enum.auto()
+    #: There are rows, and no files at all: the data directory is another one, or is not mounted.
+    NO_FILES = enum.auto()
+
+
+#: Results with which a database is not the one of the files, as the beginning of a sentence.
+PROBLEMS = {
+    Match.NONE_NAMED: "the database names none of the stored files",
+    Match.NO_FILES: "the database names files, but none are stored",
+}
 
 
 def compare(settings: Settings, seen: float | None = None) -> Match:
@@ -35,13 +45,14 @@ def compare(settings: Settings, seen: float | None = None) -> Match:
     OSError, Unavailable, SQLAlchemyError.
     """
     paths = itertools.chain(lost_rows.stored_before(settings, seen), lost_objects.stored_before(settings, seen))
-    found = Match.NO_FILES
+    is_any = are_lost = False
     while page := [*itertools.islice(paths, lost_rows.PAGE)]:
         if lost_rows.are_named(settings, page, seen):
             return Match.NAMED
-        if found is Match.NO_FILES and lost_rows.are_without_row(settings, page, seen):
-            found = Match.NONE_NAMED
-    return found
+        is_any, are_lost = True, are_lost or lost_rows.are_without_row(settings, page, seen)
+    if are_lost:
+        return Match.NONE_NAMED
+    return Match.NO_FILES if not is_any and lost_rows.are_any(settings, seen) else Match.BOTH_EMPTY
 
 
 def stored(settings: Settings) -> str | None:

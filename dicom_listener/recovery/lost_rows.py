@@ -52,6 +52,15 @@ def stored_before(settings: Settings, seen: float | None) -> Iterator[str]:
         raise failed[0]
 
 
+def are_any(settings: Settings, seen: float | None) -> bool:
+    """Return whether there is a row of a file; with a time *seen*, one from before it."""
+    query = select(Instance.file_path).limit(1)
+    if seen is not None:
+        query = query.where(Instance.indexed_at < dt.datetime.fromtimestamp(seen, dt.UTC))
+    with reading(settings.database()) as session:
+        return session.scalar(query) is not None
+
+
 def are_named(settings: Settings, file_paths: Collection[str], seen: float | None) -> bool:
     """Return whether a row names one of these files; with a time *seen*, a row from before it.
 

@@ -23,7 +23,7 @@ from db.storage.errors import StorageError, Unavailable
 from db.studies.deletion import file_deletions
 from dicom_listener.indexing import repair
 from dicom_listener.recovery import lost_objects, lost_rows
-from dicom_listener.recovery.database_match import Match, compare
+from dicom_listener.recovery.database_match import PROBLEMS, Match, compare
 from dicom_listener.recovery.noted_timeline import current_timeline, note, noted, noted_at, touch
 from dicom_listener.spool.durable import Spool
 
@@ -134,9 +134,9 @@ class RowRecovery:
             log.warning("objects.not_searched", error=str(error))
             self._stop.wait(STORAGE_SECONDS)
             return False
-        if found is Match.NONE_NAMED:
+        if found in PROBLEMS:
             log.error("database.lost", action="see the message of the next start, or `prelim doctor`")
-            self._refuse("the database names none of the stored files")
+            self._refuse(PROBLEMS[found])
             return False
         if found is Match.NAMED and (before is None or before.database):
             # Perhaps a restored backup: to index the whole store into it could be a mistake.

@@ -26,6 +26,7 @@ from deploy.operate.doctor.finding import Installation, Level
 from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool
 from tests.conftest import REPOSITORY
+from tests.integration.db.conftest import Arrivals
 from tests.object_storage import BUCKET, PREFIX, Put, settings_of
 from tests.services import database_named, execute
 
@@ -323,3 +324,18 @@ def test_upgrade_does_not_wait_for_an_object_storage_that_is_away(
 def test_missing_spool_is_that_of_a_process_without_files(migrated: Settings, tmp_path: Path) -> None:
     """An init container, for example, has no data directory."""
     refuse_lost_database(Settings(data_dir=tmp_path / "none", database_url=migrated.database()))
+
+
+def test_dispatcher_refuses_rows_without_any_file(migrated: Settings) -> None:
+    """The data directory is not mounted, or the database is that of another site."""
+    (Spool(migrated.spool).inbox / f"{uuid.uuid4().hex}.dcm").write_bytes(b"DICM")
+    Arrivals(migrated.database()).image()
+
+    refused = prelim(migrated, "dispatch")
+    assert refused.returncode == 2
+    assert f"names files, but none are stored in {migrated.spool}" in refused.stderr
+    assert "mount the data directory" in refused.stderr
+    # A container that only migrates has no data directory.
+    assert prelim(migrated, "migrate").returncode == 0
+    assert prelim(migrated, "migrate", "--new-database").returncode == 0
+    refuse_lost_database(migrated, needs_files=True)

@@ -212,6 +212,19 @@ def test_missing_note_beside_files_without_rows_ends_the_dispatcher(
         begun.require_database()
 
 
+def test_rows_without_any_file_end_a_dispatcher_without_a_note(settings: Settings, stored: list[Path]) -> None:
+    """Started while the database was away, and the data directory is not mounted."""
+    for path in stored:
+        path.unlink()
+    stop = threading.Event()
+    begun = RowRecovery(settings, stop)
+    begun.run_once()
+
+    assert stop.is_set()
+    with pytest.raises(ConfigurationError, match="names files, but none are stored"):
+        begun.require_database()
+
+
 def test_missing_note_of_the_right_database_is_written(settings: Settings, stored: list[Path]) -> None:
     stop = threading.Event()
     stop.wait = lambda *_: False  # type: ignore[method-assign]
