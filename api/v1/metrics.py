@@ -53,7 +53,10 @@ ENGINE = {
     "first_token_seconds": "Median time to the first token of the latest 100 requests.",
     "kv_tokens_used": "Tokens in the cache.",
     "kv_tokens": "Tokens that the cache has room for.",
+    "stalled_seconds": "Time that the current step has taken; 0 without work.",
 }
+#: A part of PRELIM_ENGINE_STALL_SECONDS (two minutes by default), after which the worker ends itself.
+STALLED_SECONDS = 30.0
 
 
 # Outside the versioned interface: Prometheus expects this path.
@@ -164,12 +167,18 @@ class SystemCollector(Collector):
         yield _gauge("prelim_intake_level", about, "listener", levels)
         about = "Rejected associations and refused requests since the start of the listener."
         family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
+        refused = listener_status.refusals(found)
         counts: Counter[tuple[str, str]] = Counter()
-        for refusals in listener_status.refusals(found):
-            counts[refusals.kind, refusals.cause] += refusals.times
+        for each in refused:
+            counts[each.kind, each.cause] += each.times
         for labels, count in counts.items():
             family.add_metric(labels, count)
         yield family
+        about = "Time since the last of them. An alert reads it: a series of the counter begins with the first refusal."
+        ages = GaugeMetricFamily("prelim_refusal_age_seconds", about, labels=["kind", "cause"])
+        for kind, cause in counts:
+            ages.add_metric((kind, cause), min(e.seconds_ago for e in refused if (e.kind, e.cause) == (kind, cause)))
+        yield ages
 
     def _storage(self) -> Iterable[GaugeMetricFamily]:
         """Yield what waits to be moved to the object storage; nothing without one."""
@@ -239,6 +248,9 @@ class SystemCollector(Collector):
         """Yield the engine figures of each worker's last heartbeat."""
         workers = [process for process in alive if process.role == Role.WORKER]
         engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
+        stalled = sum(figures.get("stalled_seconds", 0) >= STALLED_SECONDS for figures in engines.values())
+        about = f"Engines whose current step has taken {STALLED_SECONDS:.0f} s; of all workers."
+        yield GaugeMetricFamily("prelim_engines_stalled", about, stalled)
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}
             yield _gauge(f"prelim_engine_{name}", about, "worker", _first(values))

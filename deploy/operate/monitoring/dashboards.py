@@ -26,7 +26,7 @@ def _quantile(share: float, step: str) -> str:
     return f"histogram_quantile({share}, max by (priority, le) (increase({buckets}[30m])))"
 
 
-ENDED, REFUSED = "increase(prelim_jobs_ended_total[1h])", "increase(prelim_refusals_total[1h])"
+ENDED = "increase(prelim_jobs_ended_total[1h])"
 
 PANELS = (
     Panel("Alarms", "short", {"{{code}}": "max by (code) (prelim_alarm) > 0"}),
@@ -48,9 +48,10 @@ PANELS = (
     Panel("Received objects a second", "short", {"objects": "max(rate(prelim_objects_indexed_total[5m]))"}),
     Panel("Received bytes a second", "Bps", {"bytes": "max(rate(prelim_object_bytes_total[5m]))"}),
     Panel(
-        "Refusals an hour",
+        # `increase` would not show the first ones of a cause, whose series begins with them.
+        "Refusals since the start of the listener",
         "short",
-        {"{{kind}}: {{cause}}": f"max by (kind, cause) ({REFUSED})"},
+        {"{{kind}}: {{cause}}": "max by (kind, cause) (prelim_refusals_total)"},
     ),
     Panel(
         "Associations",

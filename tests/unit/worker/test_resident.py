@@ -27,7 +27,7 @@ def test_dead_engine_counts_as_stalled_without_limit(tmp_path: Path, alive: bool
 
 
 def test_heartbeat_figures_are_the_actual_slots_and_engine_metrics(tmp_path: Path) -> None:
-    figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300)
+    figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300, stalled_seconds=0.0)
     manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {"a": {}}, "digest": "abc", "demo": True})
     engine = SimpleNamespace(metrics=lambda: figures, device_lost=False)
     values = {"digest": "abc", "demo": True, "prompt_version": "2", "gpus": ["GPU-1"]}
@@ -63,7 +63,7 @@ def test_unknown_names_are_rejected_before_a_checkpoint_is_loaded(tmp_path: Path
 
 
 def test_worker_whose_checkpoint_changed_on_disk_writes_no_report(tmp_path: Path) -> None:
-    figures = Meter().read(queued=0, running=0, rows=3, kv_tokens_used=0, kv_tokens=300)
+    figures = Meter().read(queued=0, running=0, rows=3, kv_tokens_used=0, kv_tokens=300, stalled_seconds=0.0)
     manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {}, "digest": "abc", "demo": False})
     engine = SimpleNamespace(metrics=lambda: figures, device_lost=False)
     values = {"digest": "abc", "demo": False, "prompt_version": "2", "gpus": []}

@@ -92,6 +92,7 @@ class Engine:
         """Return the current figures."""
         batch = self._scheduler.batch
         return self._meter.read(
+            stalled_seconds=self.stalled_seconds,
             queued=len(self._scheduler.queue),
             running=len(batch),
             rows=self._scheduler.max_running,

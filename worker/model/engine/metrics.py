@@ -33,6 +33,8 @@ class Metrics:
     mean_batch: float
     tokens_per_second: float
     first_token_seconds: float
+    #: Time that the current step has taken; 0 without work.
+    stalled_seconds: float
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class Meter:
         """Count a request's time to its first token."""
         self._first_tokens.append(clock.first_token - clock.submitted)
 
-    def read(self, **state: int) -> Metrics:
+    def read(self, *, stalled_seconds: float, **state: int) -> Metrics:
         """Return the counters together with *state*: the other fields of Metrics."""
         now = time.monotonic()
         recent = sum(count for at, count in self._recent.copy() if now - at <= RATE_WINDOW_SECONDS)
@@ -78,4 +80,5 @@ class Meter:
             mean_batch=self._tokens / self._decode_steps if self._decode_steps else 0.0,
             tokens_per_second=recent / RATE_WINDOW_SECONDS,
             first_token_seconds=median(self._first_tokens.copy()) if self._first_tokens else 0.0,
+            stalled_seconds=stalled_seconds,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from db.operations import alarms, heartbeats
 from db.session import transaction
 from tests.certificates import write_certificate
 from tests.exported_metrics import LABELS
+from tests.unit.deploy.monitoring.test_alerts import CASES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +85,56 @@ def test_refusals_are_counted_by_kind_and_cause_only(anonymous: TestClient, data
     assert 'prelim_refusals_total{cause="the disk is full",kind="object"} 4.0' in exported
     assert 'prelim_associations_open{listener="host:1"} 7.0' in exported
     assert "CT_1" not in exported
+
+
+def test_first_refusal_of_a_cause_has_its_age_although_its_counter_has_no_zero(
+    anonymous: TestClient, database_url: str
+) -> None:
+    assert "prelim_refusal_age_seconds{" not in anonymous.get("/metrics").text
+    with transaction(database_url) as session:
+        for process, seconds in (("host:1", 500.0), ("host:2", 3.5)):
+            info = {"open": 0, "causes": [["object", "the disk is full", 500, seconds]]}
+            heartbeats.record(session, heartbeats.Role.LISTENER, info, process=process)
+
+    assert 'prelim_refusal_age_seconds{cause="the disk is full",kind="object"} 3.5' in anonymous.get("/metrics").text
+
+
+def test_counters_that_alerts_read_begin_with_zero(anonymous: TestClient, database_url: str) -> None:
+    """`increase` of a series that begins with its first event is 0: the tests of the rules begin as it does."""
+    with transaction(database_url) as session:
+        trace_queue.begin(session)
+    exported = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families(anonymous)
+        for sample in family.samples
+    }
+    counters = [
+        series
+        for cases in CASES.values()
+        for case in cases
+        for series in case.series
+        if re.search(r"_(total|bucket|count)\b", series)
+    ]
+
+    assert len(counters) > 10
+    for series in counters:
+        name, _, labels = series.partition("{")
+        pairs = frozenset(re.findall(r'(\w+)="([^"]*)"', labels)) - {("instance", "a"), ("instance", "b")}
+        assert exported.get((name, pairs)) == 0, f"{series} is not exported before its first event"
+
+
+def test_stalled_engines_are_counted_beyond_the_labelled_ones(anonymous: TestClient, database_url: str) -> None:
+    insert = (
+        "INSERT INTO processes (name, role, info)"
+        " SELECT 'host:' || lpad(n::text, 4, '0'), 'worker', jsonb_build_object('engine',"
+        " jsonb_build_object('running', 2, 'stalled_seconds', CASE WHEN n > 98 THEN 45.0 ELSE 0.2 END))"
+        " FROM generate_series(1, 100) n"
+    )
+    with transaction(database_url) as session:
+        session.execute(text(insert))
+
+    assert "prelim_engines_stalled 2.0" in anonymous.get("/metrics").text
+    assert max(scraped(anonymous, "prelim_engine_stalled_seconds").values()) < 1, "only the first have series"
 
 
 def test_processes_of_a_listener_have_their_own_associations_and_one_limit(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
+from db.operations import alarms
 from tests.conftest import REPOSITORY
-from tests.unit.deploy.monitoring.promtool import FOLDER, promtool
+from tests.exported_metrics import LABELS
+from tests.unit.deploy.monitoring.promtool import FOLDER, metrics_of, promtool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +23,7 @@ FAILED = 'prelim_jobs_ended_total{kind="report", state="failed"}'
 OBJECTS = "prelim_objects_indexed_total"
 FREE, RESERVED = "prelim_disk_free_bytes", "prelim_disk_reserved_bytes"
 AGE, INTERVAL = "prelim_canary_age_seconds", "prelim_canary_interval_seconds"
-RUNNING, TOKENS = 'prelim_engine_running{worker="w"}', 'prelim_engine_tokens_per_second{worker="w"}'
+REFUSED = 'prelim_refusal_age_seconds{kind="object", cause="disk"}'
 
 
 class Case(NamedTuple):
@@ -54,6 +56,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({'prelim_alarm{code="disk_full"}': "0 1x20"}, "10m", {"code": "disk_full"}),
         Case({'prelim_alarm{code="disk_full"}': "0x20"}, "10m", {}),
     ),
+    "PrelimAlarmTicket": (
+        Case({'prelim_alarm{code="quarantined"}': "0 1x20"}, "10m", {"code": "quarantined"}),
+        Case({'prelim_alarm{code="disk_full"}': "0 1x20"}, "10m", {}),
+    ),
     # One in two; one failure of one job at night.
     "PrelimReportsFailFast": (
         Case({FAILED: "0+1x90", FINISHED: "0+1x90"}, "80m", {}),
@@ -82,9 +88,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({"prelim_oldest_waiting_seconds": "0+300x30"}, "20m", {}),
         Case({"prelim_oldest_waiting_seconds": "1700x30"}, "20m", {}),
     ),
+    # The first ones since the start of the listener, which is then started again; the last ones were half an hour ago.
     "PrelimObjectsRefused": (
-        Case({'prelim_refusals_total{kind="object", cause="disk"}': "0x5 3x20"}, "10m", {"cause": "disk"}),
-        Case({'prelim_refusals_total{kind="object", cause="disk"}': "3x60"}, "40m", {}),
+        Case({REFUSED: "_x20 5+60x2 _x20"}, "35m", {"cause": "disk"}),
+        Case({REFUSED: "_x20 5+60x40"}, "55m", {}),
     ),
     # It grows; a report ends it.
     "PrelimCanaryMissed": (
@@ -120,9 +127,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({"prelim_certificate_remaining_seconds": "2000000-60x90"}, "80m", {}),
         Case({"prelim_certificate_remaining_seconds": "3000000-60x90"}, "80m", {}),
     ),
+    # Again after two minutes; one worker that ended itself and was started again.
     "PrelimEngineStalled": (
-        Case({RUNNING: "2x20", TOKENS: "0x20"}, "10m", {"worker": "w"}),
-        Case({RUNNING: "0x20", TOKENS: "0x20"}, "10m", {}),
+        Case({"prelim_engines_stalled": "0x20 1x2 0x2 1x2"}, "30m", {}),
+        Case({"prelim_engines_stalled": "0x20 1x1 0x10"}, "25m", {}),
     ),
     "PrelimBrokerOutage": (
         Case({"prelim_broker_outages": "0x2 1x20"}, "10m", {}),
@@ -133,6 +141,31 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({f'prelim_build_info{{release="1", role="{each}"}}': "1x90" for each in ("worker", "api")}, "80m", {}),
     ),
 }
+
+
+#: Labels of series that are exported for some of their processes only.
+OF_PROCESSES = {"worker", "process", "listener"}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_no_alert_reads_series_that_are_cut_at_a_number_of_processes(alert: str) -> None:
+    read = metrics_of(ALERTS[alert]["expr"])
+
+    assert read <= LABELS.keys()
+    assert {name: LABELS[name] & OF_PROCESSES for name in read if LABELS.get(name, set()) & OF_PROCESSES} == {}
+
+
+def test_every_alarm_has_exactly_one_alert() -> None:
+    """A new one is a page until it is listed."""
+    fragments = [re.findall(r'prelim_alarm\{code(=~|!~|=)"([a-z_|]+)"\}', rule["expr"]) for rule in ALERTS.values()]
+    found: list[str] = []
+    for operator, text in [each for fragment in fragments for each in fragment]:
+        named = set(text.split("|"))
+        assert named <= set(alarms.CODES)
+        found += [code for code in alarms.CODES if (code in named) == (operator != "!~")]
+
+    # The last canary has an age of its own.
+    assert sorted(found) == sorted(set(alarms.CODES) - {"canary_missed"})
 
 
 #: Cases over hours are evaluated rarely: all rules in every minute of a week take a minute of CPU time.
