@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from deploy.operate.plan import aims, needs, plan, replayed
 from deploy.operate.plan.load import Load, Measured, assumed
 from deploy.operate.plan.measured import MIN_JOBS, Ended, seconds_alone, speed_of
@@ -291,3 +293,28 @@ def test_text_has_hours_and_priorities() -> None:
     assert "urgent, with 2 workers " in printed.getvalue()
     assert "routine, with 1" in printed.getvalue()
     assert "nothing that is given is short" in printed.getvalue()
+
+
+ABSURD = ["0", "-1", "nan", "inf", "1e12"]
+
+
+@pytest.mark.parametrize("number", ABSURD)
+@pytest.mark.parametrize("option", ["--studies", "--reports-per-minute", "--days", "--workers"])
+def test_absurd_number_is_refused(option: str, number: str) -> None:
+    result = CliRunner().invoke(app.app, ["plan", option, number], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 2
+    assert option in result.output
+
+
+@pytest.mark.parametrize("option", ["--reports-per-minute", "--slots"])
+def test_speed_beside_that_of_the_database_is_refused(option: str) -> None:
+    result = CliRunner().invoke(app.app, ["plan", "--from-database", option, "2"], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 2
+    assert "expected --reports-per-minute and --slots without" in result.output
+
+
+@pytest.mark.parametrize(("workers", "status"), [("1", 1), ("3", 0)])
+def test_exit_status_tells_whether_the_workers_suffice(workers: str, status: int) -> None:
+    assert CliRunner().invoke(app.app, ["plan", "--studies", "500", "--workers", workers]).exit_code == status
