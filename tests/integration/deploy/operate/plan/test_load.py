@@ -168,3 +168,18 @@ def test_reports_that_take_no_time_need_one_worker(database_url: str) -> None:
 def test_reports_without_a_study_of_the_last_days_are_refused(database_url: str) -> None:
     with pytest.raises(NotPossible, match="a study of the last 28 days"):
         changed(database_url, "UPDATE studies SET first_received_at = now() - interval '29 days'")
+
+
+@pytest.mark.parametrize(("most", "studies"), [(100, 12), (15, 8)])
+def test_day_whose_studies_are_not_all_read_is_left_out(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, most: int, studies: int
+) -> None:
+    monkeypatch.setattr(load, "MAX_STUDIES", most)
+    yesterday = """
+        UPDATE studies SET first_received_at = date_trunc('day', now()) - interval '1 h'
+        WHERE id IN (SELECT id FROM studies ORDER BY id LIMIT 12)
+    """
+    found, _ = changed(database_url, yesterday)
+
+    assert found.studies == studies
+    assert sum(found.hours) == pytest.approx(1)
