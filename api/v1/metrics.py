@@ -109,7 +109,7 @@ class SystemCollector(Collector):
         yield from self._traces()
 
     def _releases(self, alive: Sequence[Process]) -> Metric:
-        """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
+        """Return the processes by release; the dispatcher writes a listener's heartbeat with the listener's own."""
         numbers = Counter((process.info["release"], process.role) for process in alive if "release" in process.info)
         family = GaugeMetricFamily("prelim_build_info", "Processes by release.", labels=["release", "role"])
         for labels, number in numbers.items():

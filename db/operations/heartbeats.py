@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import socket
 from enum import StrEnum
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, event, exists, func, select
@@ -15,6 +14,7 @@ from sqlalchemy.orm import aliased
 
 from db.models import Process
 from db.models.operations import ALIVE_SECONDS
+from db.release import release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 10
 #: Seconds for which the row of a dead process is kept: operators look at yesterday's.
 KEPT_SECONDS = 7 * 86400
-#: Release of this process.
-RELEASE = version("prelim")
 #: Processes whose heartbeat this process has committed; a forked process has another name.
 _recorded: set[str] = set()
 
@@ -58,7 +56,7 @@ def name() -> str:
 
 def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, process: str | None = None) -> None:
     """Record a heartbeat of *process*, by default of this one, whose release is added to *info*."""
-    info = dict(info or {}) | ({} if process else {"release": RELEASE})
+    info = dict(info or {}) | ({} if process else {"release": release()})
     process = process or name()
     row = insert(Process).values(name=process, role=role, info=info)
     fresh = {"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
@@ -12,6 +11,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
+from db.release import release
 from deploy.cli import (
     access,
     backup,
@@ -70,7 +70,7 @@ app.add_typer(index_commands.app, name="reference", hidden=True)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"prelim {version('prelim')}")  # noqa: T201 - one line, for scripts
+        print(f"prelim {release()}")  # noqa: T201 - one line, for scripts
         raise typer.Exit
 
 

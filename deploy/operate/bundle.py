@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from db.models import Instance, Job
 from db.operations import heartbeats
+from db.release import release
 from db.session import reading
 from db.storage import object_files
 from db.studies import lifecycle
@@ -42,7 +43,7 @@ ELEMENTS = (
 STUDY = "id identity_number differs modality state revision priority settle_reason reason detail"
 JOB = "id kind revision state fence attempt owner queued_at claimed_at finished_at reason detail frames"
 INSTANCE = "id sop_class_uid transfer_syntax_uid file_bytes sha256 reportable revision"
-DISTRIBUTIONS = ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")
+DISTRIBUTIONS = ("torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")
 #: Characters of a header value; valid values of these elements are shorter, a misused element may hold free text.
 MAX_VALUE_CHARACTERS = 64
 
@@ -58,7 +59,7 @@ def write(settings: Settings, name: str, path: Path) -> None:
         "jobs": [_columns(job, JOB) for job in jobs],
         "instances": [_columns(row, INSTANCE) | {"header": _header(settings, row)} for row in instances],
         "workers": [process.info for process in workers],
-        "versions": {name: version(name) for name in DISTRIBUTIONS},
+        "versions": {"prelim": release()} | {name: version(name) for name in DISTRIBUTIONS},
         "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},
     }
     path.write_text(json.dumps(bundle, indent=2, default=str) + "\n")

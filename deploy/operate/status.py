@@ -165,9 +165,10 @@ def _studies(facts: Overview) -> Table:
 
 
 def _processes(alive: Sequence[Process]) -> Table:
-    table = Table("alive", "process", "since")
+    table = Table("alive", "process", "since", "release")
     for process in alive:
-        table.add_row(process.role, process.name, f"{process.started_at:%Y-%m-%d %H:%M:%S %Z}")
+        release = str(process.info.get("release", "an earlier one"))
+        table.add_row(process.role, process.name, f"{process.started_at:%Y-%m-%d %H:%M:%S %Z}", release)
     return table
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db.operations import heartbeats
+from db.release import release
 from db.studies.priority import LEVELS, ROUTINE, is_urgent
 from dicom_listener.receive import dimse, status_file
 from dicom_listener.receive.c_store import CStoreHandler, Limits
@@ -47,6 +48,7 @@ class Services:
 
     def __init__(self, settings: Settings, seats: Seats | ParentSeats | None = None) -> None:
         self._settings = settings
+        self._release = release()
         self._spool = Spool(settings.spool)
         self.refusals = RefusalCounter()
         #: Limit of log lines about the ends of connections.
@@ -151,6 +153,7 @@ class Services:
         self._status_due = time.monotonic() + status_file.WRITE_SECONDS
         found = {
             "process": heartbeats.name(),
+            "release": self._release,
             "open": self.seats.taken,
             "limit": self._settings.dicom.max_associations,
             "parent": self.parent,

@@ -29,6 +29,7 @@ STALE_SECONDS = 15.0
 #: Types of the fields, of which only the process is required, and of the values in each row of a list.
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "process": str,
+    "release": str,
     "open": int,
     "limit": int,
     "parent": (dict, NoneType),

@@ -11,6 +11,7 @@ import numpy as np
 
 from db.answers.scaling import UNSCALED
 from db.errors import Reason, TransientFailure
+from db.release import release
 from db.reports.certificates import NOT_CALIBRATED, Standing
 from db.reports.versions import Quoted
 from worker.images.study import images_of
@@ -133,4 +134,5 @@ class StudyReader:
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Return the versions of this program and of the libraries that can change a text."""
-    return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
+    libraries = ("torch", "transformers", "pydicom", "numpy", "pillow")
+    return {"prelim": release()} | {name: version(name) for name in libraries}

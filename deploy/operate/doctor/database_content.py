@@ -71,9 +71,9 @@ def examine_processes(installation: Installation) -> Finding:
 
 
 def examine_releases(installation: Installation) -> Finding:
-    """Compare the releases of the running processes; a listener's heartbeat is the dispatcher's, without one."""
+    """Compare the releases of the running processes."""
     with installation.session() as session:
-        alive = [process for process in heartbeats.alive(session) if process.role != Role.LISTENER]
+        alive = heartbeats.alive(session)
     found = {(process.info.get("release") or "an earlier one", process.role) for process in alive}
     releases = sorted({release for release, _ in found})
     if not releases:

@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from db.errors import ConfigurationError
-from db.operations.heartbeats import RELEASE
+from db.release import release
 from deploy.operate.traces.exporter import NotSent
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class Collector:
         try:
             self._exporter = OTLPSpanExporter(endpoint=endpoint(url), timeout=seconds, session=self._session)
             # It adds OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
-            self._resource = Resource.create({"service.name": "prelim", "service.version": RELEASE})
+            self._resource = Resource.create({"service.name": "prelim", "service.version": release()})
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"a variable OTEL_* is invalid: {error}") from error
-        self._scope = InstrumentationScope("prelim", RELEASE)
+        self._scope = InstrumentationScope("prelim", release())
 
     def send(self, spans: Sequence[Span]) -> int:
         """Send a batch; return the number of spans that the collector rejected. Raises NotSent.

@@ -21,6 +21,7 @@ import structlog
 from db.container_limits import whole_processors
 from db.errors import ConfigurationError
 from db.operations import heartbeats
+from db.release import release
 from dicom_listener.receive import listener, tls
 from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.intake.quotas import Usage
@@ -58,6 +59,7 @@ class Parent:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        release()  # of the code that its forks run, also when its files have been replaced
         self._seats = Seats(settings.dicom)
         #: Of all children, also of those that have ended.
         self._refusals = RefusalCounter()

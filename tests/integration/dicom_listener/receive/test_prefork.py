@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from db.release import release
 from db.settings import Settings
 from dicom_listener.receive import status_file, tls
 from dicom_listener.spool import file_meta, slots
@@ -250,6 +251,7 @@ def test_replaced_certificate_is_in_every_status_after_sighup_only(tmp_path: Pat
     settings = Settings(tls_certificate=certificate, tls_key=key)
     before = tls.description(settings)
     with listening(tmp_path, listener_processes=2, **tls_files) as subject:
+        wait_until(lambda: [each["release"] for each in statuses(subject)] == [release()] * 2)
         wait_until(lambda: [each["certificate"] for each in statuses(subject)] == [before] * 2)
         first = set(subject.children)
         write_certificate(certificate, key, days=400)

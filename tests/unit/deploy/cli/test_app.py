@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from db.release import release
 from deploy.cli import app
 from deploy.cli.durations import duration
 from deploy.launcher.role_probe import ROLES
@@ -102,7 +102,7 @@ def test_old_option_name_is_hidden() -> None:
 
 
 def test_version_is_one_line() -> None:
-    assert CliRunner().invoke(app.app, ["--version"]).output == f"prelim {version('prelim')}\n"
+    assert CliRunner().invoke(app.app, ["--version"]).output == f"prelim {release()}\n"
 
 
 @pytest.mark.parametrize("command", [[], ["key"], ["send"], ["key", "create"], ["evaluate"]])

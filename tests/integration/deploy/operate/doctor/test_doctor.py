@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from db.operations.heartbeats import Role
+from db.release import release
 from deploy.operate.doctor import database_content, database_server, doctor
 from deploy.operate.doctor.data_disk import CHECKS as DISK_CHECKS
 from deploy.operate.doctor.doctor import CHECKS, finding_of
@@ -53,7 +54,7 @@ def prepared(site: Site, name: str, request: pytest.FixtureRequest) -> Site:
     if name == "releases":
         heartbeat(site, Role.WORKER, {})
         # Written by the dispatcher.
-        heartbeat(site, Role.LISTENER, {"open": 0}, process="host:1")
+        heartbeat(site, Role.LISTENER, {"open": 0, "release": release()}, process="host:1")
     if name.startswith("broker"):
         site.values["broker_url"] = request.getfixturevalue("broker_url")
     if name.startswith("gpu"):

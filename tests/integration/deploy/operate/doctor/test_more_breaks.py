@@ -149,6 +149,18 @@ def test_end_of_the_served_certificate_counts_where_its_file_is_not(
         assert found.level is (level if replaced is None or days < 0 else Level.WARNING)
 
 
+@pytest.mark.parametrize("info", [{"release": "0.1.0+0001.00000000"}, {}])
+def test_listener_that_was_not_started_again_after_an_upgrade_is_named(
+    site: Site, database_url: str, info: dict[str, str]
+) -> None:
+    site.values["database_url"] = database_url
+    heartbeat(site, Role.WORKER, {})
+    heartbeat(site, Role.LISTENER, info, process="host:1")
+    found = site.finding("releases")
+
+    assert (found.level, "listener" in found.found) == (Level.WARNING, True)
+
+
 def test_authority_of_peers_that_has_ended_is_named(site: Site) -> None:
     ended = site.certificate(days=-1, name="ca.pem", key="ca-key.pem")
     site.values["tls_client_ca"] = site.path / "ca.pem"
