@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _with_decoder(app: FastAPI) -> AsyncIterator[None]:
-    """Start a decoder with the server, so that the first picture does not wait for it."""
+    """Start a decoder, so that the first picture does not wait for it; at the end, store the counted requests."""
     app.state.decoders.warm()
     yield
+    await app.state.recorder.close()
