@@ -1,6 +1,6 @@
 """Pages at the sizes of a desktop and a tablet, with the phantom that the README shows.
 
-`PRELIM_SCREENSHOTS=docs/images` writes the pictures of the documentation.
+`TESTS_SCREENSHOTS=docs/images` writes the pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def phantom(arrivals: Arrivals, tmp_path: Path) -> uuid.UUID:
 def test_pages_fit_their_screen(
     tab: Tab, address: str, arrivals: Arrivals, phantom: uuid.UUID, tmp_path: Path, size: str
 ) -> None:
-    folder = Path(os.environ.get("PRELIM_SCREENSHOTS", tmp_path))
+    folder = Path(os.environ.get("TESTS_SCREENSHOTS", tmp_path))
     tab.resize(*SIZES[size])
     log_in_by_keyboard(tab, address, arrivals, f"/studies/{phantom}")
     tab.wait("Boolean(customElements.get('stored-images'))")
@@ -85,3 +85,32 @@ def test_pages_fit_their_screen(
 
     assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
     assert tab.errors == []
+
+
+#: Elements with a date in a table whose text is on several lines.
+BROKEN_DATES = """
+    [...document.querySelectorAll('.rows .date')]
+        .filter(each => new Set([...each.getClientRects()].map(box => box.top)).size !== 1)
+        .map(each => each.textContent)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 768, 1024, 1280])
+def test_no_date_of_a_list_is_broken_into_lines(tab: Tab, address: str, arrivals: Arrivals, width: int) -> None:
+    long = {"patient_name": "Phantom^One Two Three", "patient_id": "PHANTOM-0001-0002-0003", "patient_sex": "O"}
+    arrivals.reported(
+        patient_birth_date="19610203",
+        study_date="20250314",
+        accession_number="ACCESSION-000001",
+        study_description="Computed tomography of chest, abdomen and pelvis with contrast",
+        **long,
+    )
+    tab.resize(width, 900)
+    log_in_by_keyboard(tab, address, arrivals, "/")
+    dates = tab.evaluate("[...document.querySelectorAll('.rows .date')].map(each => each.textContent)")
+
+    assert dates[:2] == ["1961-02-03", "2025-03-14"]
+    assert len(dates) == 4, "and date and time of arrival"
+    assert tab.evaluate(BROKEN_DATES) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
