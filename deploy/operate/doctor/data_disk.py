@@ -153,9 +153,11 @@ def _on_network(found: str, options: set[str]) -> Finding:
             f"{found}, mounted with `{min(local)}`: listeners of two machines could use the same slot",
             "mount it without that option",
         )
+    server = next((option.removeprefix("addr=") for option in options if option.startswith("addr=")), "its server")
     return not_checked(
-        f"{found}; the server must export it with `sync` and `no_root_squash`, which can be seen there only: otherwise"
-        " its crash loses acknowledged objects"
+        f"{found}; whether a crash of the server loses acknowledged objects can be seen there only: on {server},"
+        " `exportfs -v` must list `sync` (not `async`) and `no_root_squash` for it; the option `sync` of this mount"
+        " changes nothing about that"
     )
 
 

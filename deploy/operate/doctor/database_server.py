@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime as dt
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok,
 if TYPE_CHECKING:
     from deploy.operate.doctor.finding import Installation
 
+#: Clock state of a kernel whose clock no time service sets, and more bytes than its `struct timex` has.
+TIME_ERROR, TIMEX_BYTES = 5, 512
+#: Where both are on one machine, no other clock shows that this one is wrong.
+NOT_SET = "no time service sets this machine's clock, by its kernel: compare it with another (`chronyc tracking`)"
 #: Major version that Prelim is tested with; an earlier one has no uuidv7(), which makes the keys of rows.
 TESTED_MAJOR = 18
 #: Parameters that must be on: without them, a power cut loses or damages confirmed rows.
@@ -182,9 +187,17 @@ def examine_clock(installation: Installation) -> Finding:
     skew = theirs.timestamp() - (before + after) / 2
     found = f"this clock and the database's differ by {abs(skew):.1f} s"
     if abs(skew) <= MAX_SKEW_SECONDS + (after - before) / 2:
-        return ok(found)
+        return ok(f"{found}; {NOT_SET}" if _clock_state() == TIME_ERROR else found)
     here = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC here"
     return warning(f"{found} ({here})", "synchronize the clocks of all machines (chrony, NTP)")
+
+
+def _clock_state() -> int:
+    """Return the kernel's clock state (adjtimex(2), without a change); -1 if it is not accessible."""
+    try:
+        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)))
+    except (AttributeError, OSError):
+        return -1
 
 
 def examine_order(installation: Installation) -> Finding:

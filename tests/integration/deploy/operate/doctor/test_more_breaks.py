@@ -19,7 +19,7 @@ from db.models import ReferenceSnapshot
 from db.operations.heartbeats import Role
 from db.session import transaction
 from deploy.embedded.server_process import free_port
-from deploy.operate.doctor import listener_certificate, ports, preflight
+from deploy.operate.doctor import database_server, listener_certificate, ports, preflight
 from deploy.operate.doctor.finding import Level
 from tests.certificates import write_certificate
 from tests.integration.deploy.operate.doctor.breaks import heartbeat, served
@@ -38,7 +38,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 @pytest.mark.parametrize(
     ("kind", "options", "level", "word"),
     [
-        ("nfs4", ["vers=4.2", "hard"], Level.NOT_CHECKED, "sync"),
+        ("nfs4", ["hard", "sync", "addr=10.0.0.7"], Level.NOT_CHECKED, "on 10.0.0.7, `exportfs -v` must list `sync`"),
         ("nfs4", ["vers=4.2", "soft", "timeo=600"], Level.FAULT, "hard"),
         ("nfs", ["vers=3", "hard", "nolock"], Level.FAULT, "without that option"),
         ("nfs4", ["hard", "local_lock=flock"], Level.FAULT, "without that option"),
@@ -345,3 +345,18 @@ def test_data_directory_that_is_a_file_is_said_so(site: Site) -> None:
     found = site.finding("data_owner")
 
     assert (found.level, "is not a directory" in found.found) == (Level.FAULT, True)
+
+
+@pytest.mark.parametrize(("state", "is_set"), [(0, True), (-1, True), (5, False)])
+def test_clock_that_no_time_service_sets_is_named(site: Site, database_url: str, state: int, is_set: bool) -> None:
+    """On the one machine of an installation, it agrees with the database's, however wrong it is."""
+    site.values["database_url"] = database_url
+    site.patch.setattr(database_server, "_clock_state", lambda: state)
+    found = site.finding("clock")
+
+    assert found.level is Level.OK
+    assert ("no time service sets this machine's clock" in found.found) is not is_set
+
+
+def test_state_of_the_clock_is_one_of_the_kernels() -> None:
+    assert database_server._clock_state() in range(-1, 6)
