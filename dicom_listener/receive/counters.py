@@ -1,4 +1,4 @@
-"""Count refusals by calling AE title and cause, and limit the log lines that peers can cause."""
+"""Count refusals by calling AE title and cause."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from db.operations.listener_status import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-log = structlog.get_logger()
-
-#: Log lines a minute for the ends of connections, all peers together: a busy hospital has one or two a second.
-MAX_LINES_PER_MINUTE = 600
 #: Pairs of calling AE title and cause; a peer can make up any number of AE titles.
 MAX_KEYS = 1000
 OTHERS = "(others)"
@@ -84,23 +78,3 @@ class RefusalCounter:
         if sender not in self._senders and len(self._senders) >= MAX_KEYS:
             sender = OTHERS, ""
         self._senders[sender] += times
-
-
-class LogBudget:
-    """Allow MAX_LINES_PER_MINUTE lines, so that a peer cannot fill the disk with them; the rest is counted in one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._minute_ends = 0.0
-        self._lines = 0
-
-    def allows(self) -> bool:
-        """Return whether one more line may be written."""
-        now = time.monotonic()
-        with self._lock:
-            if now >= self._minute_ends:
-                if self._lines > MAX_LINES_PER_MINUTE:
-                    log.warning("connections.not_logged", count=self._lines - MAX_LINES_PER_MINUTE)
-                self._minute_ends, self._lines = now + 60, 0
-            self._lines += 1
-            return self._lines <= MAX_LINES_PER_MINUTE

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from db.log_budget import LogBudget
 from db.operations import heartbeats
 from db.release import release
 from db.studies.priority import LEVELS, ROUTINE, is_urgent
 from dicom_listener.receive import dimse, status_file
 from dicom_listener.receive.c_store import CStoreHandler, Limits
-from dicom_listener.receive.counters import LogBudget, RefusalCounter
+from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
 from dicom_listener.receive.intake.marks import Intake
 from dicom_listener.receive.intake.quotas import Quotas

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from db import log_budget
 from db.limits import MAX_INFLATED_BYTES
 from db.operations import disk
 from db.operations.listener_status import Kind
@@ -219,7 +220,7 @@ def test_fault_of_the_program_is_told_to_the_peer_and_logged_within_the_limit(
     def fail(_: object) -> None:
         raise AttributeError
 
-    monkeypatch.setattr(counters, "MAX_LINES_PER_MINUTE", 2)
+    monkeypatch.setattr(log_budget, "MAX_LINES_PER_MINUTE", 2)
     if is_associated:
         monkeypatch.setattr(pdus, "pdvs", fail)
     else:
@@ -484,7 +485,7 @@ def test_log_lines_for_refusals_are_limited(listener: Listener, monkeypatch: pyt
 
 
 def test_log_lines_for_associations_are_limited(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "MAX_LINES_PER_MINUTE", 2)
+    monkeypatch.setattr(log_budget, "MAX_LINES_PER_MINUTE", 2)
     with capture_logs() as lines:
         for _ in range(5):
             with Client(listener.port) as client:
