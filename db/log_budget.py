@@ -9,14 +9,18 @@ import structlog
 
 log = structlog.get_logger()
 
-#: Log lines a minute for the ends of connections, all peers together: a busy hospital has one or two a second.
+#: Log lines a minute, all peers together: in a busy hospital one or two connections end in a second.
 MAX_LINES_PER_MINUTE = 600
 
 
 class LogBudget:
-    """Allow MAX_LINES_PER_MINUTE lines, so that a peer cannot fill the disk with them; the rest is counted in one."""
+    """Allow MAX_LINES_PER_MINUTE lines, so that a peer cannot fill the disk with them.
 
-    def __init__(self) -> None:
+    The rest is counted in one, *event*, when a later line is due.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
         self._lock = threading.Lock()
         self._minute_ends = 0.0
         self._lines = 0
@@ -27,7 +31,7 @@ class LogBudget:
         with self._lock:
             if now >= self._minute_ends:
                 if self._lines > MAX_LINES_PER_MINUTE:
-                    log.warning("connections.not_logged", count=self._lines - MAX_LINES_PER_MINUTE)
+                    log.warning(self._event, count=self._lines - MAX_LINES_PER_MINUTE)
                 self._minute_ends, self._lines = now + 60, 0
             self._lines += 1
             return self._lines <= MAX_LINES_PER_MINUTE

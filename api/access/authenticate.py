@@ -100,9 +100,10 @@ def _identified(
 
 def failed(request: Request) -> None:
     """Log an invalid credential with its address; raises ApiError 429 if the address sent too many."""
-    address = request.client.host if request.client else ""
-    log.warning("login.rejected", address=address)
-    request.app.state.rate_limits.count_failed_login(address)
+    address, limits = request.client.host if request.client else "", request.app.state.rate_limits
+    if limits.log_budget.allows():
+        log.warning("login.rejected", address=address)
+    limits.count_failed_login(address)
 
 
 def _verified(

@@ -18,6 +18,7 @@ from api.errors import ApiError, ErrorCode, Problem
 from db.environment import current_urls
 from db.errors import ConfigurationError
 from db.jobs import redis_client
+from db.log_budget import LogBudget
 from db.settings import server_urls
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class RateLimits:
         self._settings = settings
         self._limiter: FixedWindowRateLimiter | None = None
         self._paused_until = 0.0
+        #: Of the lines that callers without a valid credential cause.
+        self.log_budget = LogBudget("logins.not_logged")
 
     def connect(self) -> None:
         """Connect to Redis unless that was done, or failed just now: its URL may be in a file."""
@@ -72,7 +75,8 @@ class RateLimits:
         except RedisError as error:
             self._suspend(error)
             return
-        log.warning("rate_limits.exceeded", limit=names[0])
+        if self.log_budget.allows():
+            log.warning("rate_limits.exceeded", limit=names[0])
         hint = f"wait {seconds} s, and send fewer requests"
         problem = Problem(error=ErrorCode.TOO_MANY_REQUESTS, message=f"more than {limit} in a minute", hint=hint)
         raise ApiError(429, problem, {"Retry-After": str(seconds)})

@@ -21,6 +21,7 @@ from api.errors import ApiError, ErrorCode, Forbidden, Problem, Unauthorized
 from db.access.page_sessions import PERSON
 from db.access.principals import READS, SCOPES, Principal
 from db.errors import ConfigurationError
+from db.log_budget import LogBudget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,7 @@ class Tokens:
 
     def __init__(self, settings: Settings) -> None:
         self._api = settings.api
+        self._log_budget = LogBudget("tokens.not_logged")
         self._lock = threading.Lock()
         self._keys: dict[str, jwk.Key] = {}
         self._loaded = float("-inf")
@@ -72,8 +74,7 @@ class Tokens:
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         # The party that it was issued to (OpenID Connect Core 3.1.3.7).
         if claims.get("azp", None if several else client) != client:
-            log.info("token.rejected", error="azp")
-            raise _invalid()
+            raise self._rejected("azp")
         return self._person(claims)
 
     def _claims(self, token: str, audience: str | None, **required: Any) -> dict[str, Any]:
@@ -92,10 +93,15 @@ class Tokens:
             found = jwt.decode(token, self._key, algorithms=list(ALGORITHMS)).claims
             claims.validate(found)
         except (JoseError, ValueError, TypeError) as error:
-            # Not the text of the error: it may quote claims.
-            log.info("token.rejected", error=type(error).__name__)
-            raise _invalid() from None
+            # Not its text: that may quote claims.
+            raise self._rejected(type(error).__name__) from None
         return found
+
+    def _rejected(self, cause: str) -> Unauthorized:
+        """Log the cause, which quotes no claim; return the error."""
+        if self._log_budget.allows():
+            log.info("token.rejected", error=cause)
+        return _invalid()
 
     def _person(self, claims: dict[str, Any]) -> Principal:
         subject = str(claims["sub"])

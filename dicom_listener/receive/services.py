@@ -53,7 +53,7 @@ class Services:
         self._spool = Spool(settings.spool)
         self.refusals = RefusalCounter()
         #: Limit of log lines about the ends of connections.
-        self.log_budget = LogBudget()
+        self.log_budget = LogBudget("connections.not_logged")
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._status_due = 0.0

@@ -1,4 +1,4 @@
-"""Requests without a caller add a few rows to the audit log, however many they are, and the log still verifies."""
+"""Requests without a caller add a few rows to the audit log and lines to the log, however many they are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from api.access import anonymous_rows
 from api.access.anonymous_rows import MAX_ADDRESSES, ROWS, AnonymousRows
+from db import log_budget
 from db.access import audit_log
 from db.models import AuditRow
 from db.session import reading
@@ -149,3 +151,20 @@ def test_a_new_minute_begins_with_rows_again(monkeypatch: pytest.MonkeyPatch) ->
     assert [row.detail["requests"] for row in minutes.ended()] == [1]
     assert not minutes.is_counting
     assert minutes.counts(entry) is False
+
+
+def test_log_lines_for_invalid_keys_and_tokens_are_limited(
+    anonymous: TestClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_budget, "MAX_LINES_PER_MINUTE", 2)
+    budget = app.state.rate_limits.log_budget
+    with capture_logs() as lines:
+        for _ in range(5):
+            anonymous.get("/v1/studies", headers={"Authorization": "Bearer prelim_wrong"})
+        budget._minute_ends = 0.0
+        anonymous.get("/v1/studies", headers={"Authorization": "Bearer prelim_wrong"})
+    lines = [line for line in lines if line["event"].startswith("login")]
+    events = [line["event"] for line in lines]
+
+    assert events == ["login.rejected", "login.rejected", "logins.not_logged", "login.rejected"]
+    assert lines[2]["count"] == 3
