@@ -13,10 +13,10 @@ from worker.findings.certainty import certainty as certainty_of
 from worker.findings.listing import listed, verdict
 from worker.findings.replies import only_names, reply
 from worker.findings.sections import parts
+from worker.findings.sides import NONE_ON, other_sides
 from worker.findings.spelling import plain
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterable, Iterator
 
     from worker.findings.certainty import Certainty
@@ -212,27 +212,12 @@ def _labelled(sentence: str, earlier_side: str, of_list: OfList) -> Iterator[tup
         if certainty is None:
             continue
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
-        none = lexicon.NONE_ON.search(sentence, mention.end(), after)
+        none = NONE_ON.search(sentence, mention.end(), after)
         own = blanked(sentence, [none.span()]) if none and none["first"] else sentence
         context = Context(own, mention, before, after, following, earlier_side)
         for side, zone in context.places(finding):
             yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty), *mention.span()
-        for side, its_own in _other_sides(sentence, mention, (before, after), certainty):
+        for side, its_own in other_sides(sentence, mention, (before, after), certainty):
             yield Label(finding, side, certainty=its_own), *mention.span()
         if none:
             yield Label(finding, none["side"] or none["first"], certainty="absent"), *mention.span()
-
-
-def _other_sides(
-    sentence: str, mention: re.Match[str], bounds: tuple[int, int], certainty: Certainty
-) -> Iterator[tuple[str, Certainty]]:
-    """Yield the other sides that words around a mention affirm or deny, with their certainty."""
-    before, after = bounds
-    told: Certainty = "present" if certainty == "absent" else certainty
-    if one := lexicon.OTHER_ONE.search(sentence, mention.end(), after):
-        gone, kept = triggers.POST_NEGATION.search(one.group()), triggers.PERSISTS.search(one.group())
-        yield one["side"], "absent" if gone else told if kept else certainty
-    if one := lexicon.ONE_ON.search(sentence, mention.end(), after):
-        yield one["side"] or one["first"], told
-    if denied := lexicon.BUT_NO.search(sentence[before : mention.start()]):
-        yield denied["side"], told

@@ -185,11 +185,6 @@ COMPARED_SIDES = re.compile(
     r"\b(?:is |are )?(?:greater|more|larger|bigger|worse|smaller|thicker|denser)(?: \w+)? (?:(?:on|in) the )?"
     r"(?P<first>left|right)(?: \w+)? than (?:(?:on|in) )?(?:the )?(?!(?P=first))(?:left|right)\b"
 )
-#: After a finding on one side: "but none on the right".
-NONE_ON = re.compile(
-    r"\bnone (?:seen |noted |present )?(?:(?:on|in|at) )?(?:the )?(?P<side>left|right)\b|"
-    r"\b(?P<first>left|right)\s*[:=-]?\s*(?:none|nil|no(?=\s*[.,;]))\b"
-)
 #: A side that the finding does not have, beside its own: "not on the left but on the right", "no left and small right",
 #: "left, not right", "previously on the left, now on the right".
 DENIED_SIDE = re.compile(
@@ -201,19 +196,6 @@ DENIED_SIDE = re.compile(
     r"\b(?:previously|formerly) (?:seen )?(?:on|in) (?:the )?(?:left|right) "
     r"(?=(?:is |are )?now (?:on|in) (?:the )?(?:left|right)\b)"
 )
-#: Before a finding that is denied on one side: "small left and no right".
-BUT_NO = re.compile(
-    r"(?:^|\b(?:small|tiny|minimal|trace|moderate|large|an?) )(?P<side>left|right)(?:-sided)?,? (?:and|but) no "
-    r"(?!(?P=side)\b)(?:left|right)(?:-sided)? $"
-)
-#: After a finding that is denied or told of one side: "but there is one on the right", "and a small one on the left".
-ONE_ON = re.compile(
-    r"(?:\b(?:but|and)|,) (?:there is )?(?:an? )?(?:(?:new|small|tiny|moderate|large) )*"
-    r"(?:one (?:is )?(?:seen |noted |present )?(?:on|in|at) (?:the )?(?P<side>left|right)|"
-    r"(?P<first>left|right)(?:-sided)? one)\b(?!.*\b(?:not|no|resolved|excluded)\b)"
-)
-#: The same finding on the other side: "the left one has resolved".
-OTHER_ONE = re.compile(r"\bthe (?P<side>left|right)(?:-sided)? one\b[^,;]*")
 #: The other side after a finding on one: "right effusion larger than left".
 THAN_AFTER = re.compile(
     r"\s*(?:is |are )?(?:[<>]|(?:greater|larger|bigger|smaller|worse|more \w+) than)\s*(?:that |those )?(?:on |in )?"
