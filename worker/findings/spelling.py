@@ -21,7 +21,7 @@ def _alternatives(words: dict[str, str]) -> str:
 _WORD = re.compile(
     r"(?P<blank>\s+)|"
     r"(?P<effusion>(?<![\w/])PEs?(?!\w))|"
-    rf"(?P<short>(?<![\w/-])(?i:{_alternatives(ABBREVIATIONS)})(?:(?!\w)|(?<=/)))|"
+    rf"(?P<short>(?<![\w/-])(?ai:{_alternatives(ABBREVIATIONS)})(?:(?!\w)|(?<=/)))|"
     rf"(?P<upper>(?<![\w/])(?:{_alternatives(UPPER_CASE)})(?!\w|[- ]spine|[- ]\d))|"
     r"(?P<long>(?<!\w)[A-Za-z]{4,}(?!\w))"
 )

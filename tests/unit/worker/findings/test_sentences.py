@@ -136,3 +136,8 @@ def test_denial_before_the_division_of_a_long_sentence_leaves_no_finding_affirme
 )
 def test_finding_beside_another_one_has_its_own_place_and_size(text: str, label: Label) -> None:
     assert labels(text)[-1] == label
+
+
+@pytest.mark.parametrize("text", ["\u0130J, left effusion.", "\u017fq, left effusion.", "S/\u212a, left effusion."])
+def test_letters_of_other_alphabets_are_no_abbreviations(text: str) -> None:
+    assert labels(text) == [Label("pleural effusion", "left")]
