@@ -14,6 +14,7 @@ ABBREVIATIONS = {
     "ivh": "intraventricular haemorrhage", "edh": "epidural haematoma", "cva": "infarct", "mls": "midline shift",
     "spn": "solitary pulmonary nodule", "ggo": "ground glass opacity", "fx": "fracture", "fxs": "fractures",
     "subq": "subcutaneous", "subcut": "subcutaneous", "sub-q": "subcutaneous", "sq": "subcutaneous",
+    "sc emphysema": "subcutaneous emphysema", "sc line": "subclavian line", "sc catheter": "subclavian catheter",
     # Devices.
     "ett": "endotracheal tube", "cvc": "central venous catheter", "cvcs": "central venous catheters",
     "cvl": "central venous line", "ppm": "pacemaker", "aicd": "pacemaker",
@@ -23,7 +24,7 @@ ABBREVIATIONS = {
     "lll": "left lower lobe", "ruz": "right upper zone", "rmz": "right middle zone", "rlz": "right lower zone",
     "luz": "left upper zone", "lmz": "left middle zone", "llz": "left lower zone",
     "rhs": "right side", "lhs": "left side", "rt": "right", "lt": "left", "bilat": "bilateral",
-    "b/l": "bilateral", "bil": "bilateral",
+    "b/l": "bilateral", "bil": "bilateral", "pulm": "pulmonary",
     "cp": "costophrenic", "cpa": "costophrenic angle", "cpas": "costophrenic angles",
     # Certainty and time.
     "r/o": "rule out", "h/o": "history of", "hx": "history", "s/p": "status post", "w/o": "without", "w/out": "without",
@@ -36,7 +37,7 @@ ABBREVIATIONS = {
 #: Read in upper case only: "os" and "ma" are words.
 UPPER_CASE = {
     "L": "left", "R": "right", "OD": "right eye", "OS": "left eye", "OU": "both eyes",
-    "ICD": "pacemaker", "NAD": "normal",
+    "ICD": "pacemaker", "NAD": "normal", "DD": "differential",
 }  # fmt: skip
 #: Frequent errors of more than one letter, and in words that are too short to be corrected by rule.
 MISSPELLED = {
@@ -58,4 +59,6 @@ CORRECTED = frozenset({
     "bilateral", "bibasilar", "without", "evidence",
 })  # fmt: skip
 #: Words that are no errors, although one letter makes them a word above.
-REAL_WORDS = frozenset({"infect", "infarcted", "blending", "breeding", "effusive", "modules", "module", "opacify"})
+REAL_WORDS = frozenset(
+    {"infect", "infarcted", "pneumonic", "blending", "breeding", "effusive", "modules", "module", "opacify"}
+)

@@ -7,10 +7,11 @@ termination.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from worker.findings import lexicon, triggers
+from worker.findings import lexicon, resolution, triggers
 
 if TYPE_CHECKING:
     from worker.findings.listing import Verdict
@@ -21,13 +22,13 @@ _NOT = re.compile(r"\bnot\b(?! further classified)")
 _SINGULAR = re.compile(r"(?:is|was|has)\b")
 #: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
-_NEW_PART = re.compile(rf",|\s+and (?:an?|the)\b|{triggers.BESIDE}")
+_NEW_PART = re.compile(rf",|\s+and (?:an?|the|{triggers.OF_ITS_OWN})\b|{triggers.BESIDE}")
 BESIDE = re.compile(triggers.BESIDE)
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 _OR = re.compile(r"\b(?:or|nor)\b")
 #: Begins a part with an article or a size, which only "or" makes an item of a denied list.
-_FRESH = re.compile(rf"\s*(?:(?:an?|the)\b|{lexicon.SIZE.pattern})")
+_FRESH = re.compile(rf"\s*(?:(?:an?|the|only|merely|just)\b|{lexicon.SIZE.pattern})")
 #: Joins two findings, or two parts of a sentence.
 JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )with|but|however|nor)\b|;")
 #: Between two findings of which one is meant.
@@ -41,6 +42,10 @@ _DOUBTFUL_CAUSE = re.compile(
 )
 #: Between the findings of a list that is denied as a whole: "pneumothorax, effusion: none".
 _ENUMERATED = re.compile(r"(?:\s|,|/|\b(?:and|or|acute|focal)\b)*")
+#: Between a participle and the finding that it describes: "healed old rib fracture", not "removed with pneumothorax".
+_ATTRIBUTE_OF_NEXT = re.compile(r"\s+(?:(?!(?:with|without|after|by|from|following|since)\b)\w+\s+){0,3}")
+#: Subject of its own between a mention and a trigger: "hydrocephalus has increased since the shunt was removed".
+_SUBJECT = re.compile(r"\b(?:since|because|when|once|until) (?:the|an?|this|that) (?:[^\W\d]\w* ){1,4}$")
 #: Side right after a trigger: "not seen on the right".
 _SIDE_AFTER = re.compile(r"\s*(?:on|in|at) (?:the )?(?:left|right)\b")
 #: Letters before an evidence trigger in which a negation denies the evidence: "no findings suspicious for".
@@ -52,6 +57,9 @@ def without_false_negations(sentence: str) -> str:
     spans = [match.span() for match in triggers.PSEUDO_NEGATION.finditer(sentence)]
     spans += [match.span(name) for match in triggers.DOUBLE_NEGATION.finditer(sentence) for name in ("a", "b")]
     spans += [match.span("colon") for match in triggers.NEGATED_LIST.finditer(sentence)]
+    if alternative := triggers.NO_CHANGE_OR.search(sentence):
+        at = alternative.start("or")
+        sentence = f"{sentence[:at]}, {sentence[at + 2 :]}"
     return blanked(sentence, spans)
 
 
@@ -71,28 +79,80 @@ def certainty(sentence: str, mention: re.Match[str], after: int, verdict: Verdic
     # From the mention on: "no, but there is an effusion" must not end the negation at its own trigger.
     termination = triggers.POST_TERMINATION.search(sentence, mention.end())
     end = termination.start() if termination else len(sentence)
-    clause, here = sentence[start:end], mention.start() - start
-
-    def follows(behind: re.Pattern[str], meaning: Certainty) -> bool:
-        if verdict in (None, "own"):
-            return _follows(behind, sentence, mention.end(), after, min(end, after) if verdict else end)
-        return verdict == meaning
-
-    if _no_evidence(clause, here) or (not verdict and _is_listed(sentence, mention)):
+    scope = _Scope(sentence, mention, after, verdict, end, sentence[start:end], mention.start() - start)
+    if _no_evidence(scope.clause, scope.here) or (not verdict and _is_listed(sentence, mention)):
         return "absent"
-    history = _reaching(triggers.HISTORY, clause, here)
-    if history and not triggers.HISTORY_END.search(clause, history.end(), here):
+    history = _reaching(triggers.HISTORY, scope.clause, scope.here)
+    if history and not triggers.HISTORY_END.search(scope.clause, history.end(), scope.here):
         return None
-    named = not triggers.PROCEDURE.search(clause, 0, here) and follows(triggers.CONSIDERED, "uncertain")
-    if sentence.rstrip().endswith("?") or named or follows(triggers.POST_UNCERTAINTY, "uncertain"):
-        return "uncertain"
+    return "uncertain" if _is_doubted_behind(scope) else _of_triggers(scope)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """A mention, the next one's offset, the verdict of its list, its clause to *end*, and its offset in the clause."""
+
+    sentence: str
+    mention: re.Match[str]
+    after: int
+    verdict: Verdict | None
+    end: int
+    clause: str
+    here: int
+
+    def follows(self, behind: re.Pattern[str], meaning: Certainty) -> bool:
+        """Return whether a trigger after the mention applies to it, or the end of its list means the same."""
+        if self.verdict in (None, "own"):
+            end = min(self.end, self.after) if self.verdict else self.end
+            return _follows(behind, self.sentence, self.mention.end(), self.after, end)
+        return self.verdict == meaning
+
+
+def _is_doubted_behind(scope: _Scope) -> bool:
+    """Return whether words after a mention doubt it."""
+    doubt = triggers.POST_DOUBT.search(scope.sentence, scope.mention.end(), scope.end)
+    return bool(
+        (doubt and doubt.start() < scope.after and _applies(scope.sentence, scope.mention.end(), doubt, scope.after))
+        or scope.sentence.rstrip().endswith("?")
+        or (
+            not triggers.PROCEDURE.search(scope.clause, 0, scope.here)
+            and scope.follows(triggers.CONSIDERED, "uncertain")
+        )
+        or scope.follows(triggers.POST_UNCERTAINTY, "uncertain")
+    )
+
+
+def _of_triggers(scope: _Scope) -> Certainty:
+    """Return the certainty that a doubt or denial before a mention gives it, or a denial after it."""
+    clause, here, mention = scope.clause, scope.here, scope.mention
     doubt, denial = _reaching(triggers.UNCERTAINTY, clause, here), _reaching(triggers.NEGATION, clause, here)
     if doubt and denial and "," in clause[doubt.end() : max(denial.start(), doubt.end())]:
         # "Suspicious for pneumonia, no pneumothorax": the denial begins a part of its own.
         doubt = None
-    if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and follows(triggers.POST_NEGATION, "absent")):
+    if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and scope.follows(triggers.POST_NEGATION, "absent")):
         return "uncertain"
-    if (denial and verdict != "present") or _NOT.search(mention.group()) or follows(triggers.POST_NEGATION, "absent"):
+    if denial and scope.verdict != "present":
+        return _of_denial(scope, denial.group())
+    told = scope.sentence[: min(scope.end, scope.after)]
+    if _NOT.search(mention.group()):
+        return "absent"
+    return resolution.explained(told, mention) or _of_denial_behind(scope)
+
+
+def _of_denial(scope: _Scope, denial: str) -> Certainty:
+    """Return the certainty that a denial before a mention gives it."""
+    if resolution.is_still_to_exclude(denial, scope.sentence[scope.mention.end() : scope.end]):
+        return "uncertain"
+    removed = triggers.REMOVAL.fullmatch(denial) is not None
+    return "present" if removed and resolution.is_left(scope.sentence[: scope.after], scope.mention) else "absent"
+
+
+def _of_denial_behind(scope: _Scope) -> Certainty:
+    """Return the certainty of a mention that nothing before it denies or doubts."""
+    sentence, mention = scope.sentence, scope.mention
+    if resolution.is_left(sentence[: scope.after], mention):
+        return "present"
+    if scope.follows(triggers.POST_NEGATION, "absent") and not resolution.is_of_some(sentence, mention, scope.end):
         return "absent"
     return "uncertain" if _is_left_open(sentence, mention) else "present"
 
@@ -136,8 +196,12 @@ def _follows(behind: re.Pattern[str], sentence: str, start: int, after: int, end
         return False
     if trigger.start() < after:
         return _applies(sentence, start, trigger, after)
-    mentions = lexicon.MENTION.finditer(sentence, after, trigger.start())
-    between = sentence[start : max((mention.start() for mention in mentions), default=trigger.start())]
+    last = [*lexicon.MENTION.finditer(sentence, after, trigger.start())][-1]
+    next_one = lexicon.MENTION.search(sentence, trigger.end())
+    ends = next_one.start() if next_one else len(sentence)
+    if not resolution.STOPPED.search(trigger.group()) and not _applies(sentence, last.end(), trigger, ends):
+        return False
+    between = sentence[start : last.start()]
     to_the_last = _SINGULAR.match(trigger.group()) and re.search(r"\band\b", between)
     return not to_the_last and _is_list(between)
 
@@ -147,6 +211,8 @@ def _applies(sentence: str, start: int, trigger: re.Match[str], after: int) -> b
 
     A participle right before the next mention belongs to that one: "effusion, healed rib fracture".
     """
+    if _SUBJECT.search(f"{sentence[start : trigger.start()].rstrip()} "):
+        return False
     joins = [*JOIN.finditer(sentence, start, trigger.start())]
     between = (joins[-1].end(), trigger.start()) if joins else (0, 0)
     if not any(words.fullmatch(sentence, *between) for words in (triggers.PLACE, triggers.CONTINUED)):
@@ -155,9 +221,12 @@ def _applies(sentence: str, start: int, trigger: re.Match[str], after: int) -> b
     words = sentence[between[0] : place.end() if place else between[1]]
     if joins and _names_another_side(sentence[: joins[-1].start()], words):
         return False
+    names = _named(sentence[:start]) if resolution.STOPPED.search(trigger.group()) else ()
+    if names and resolution.bleeds_from(sentence[: names[-1][0]]):
+        return False
     bare = triggers.PARTICIPLE.match(trigger.group().strip())
     rest = sentence[trigger.end() : after]
-    return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", rest))
+    return not (bare and after < len(sentence) and _ATTRIBUTE_OF_NEXT.fullmatch(rest))
 
 
 def _names_another_side(told: str, words: str) -> bool:

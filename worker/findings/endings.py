@@ -69,6 +69,7 @@ _FORMS = re.compile(
     r"(?P<empty>\s*[:=](?=\s*(?:[,;|]|$))|\s[\u2013-](?=\s*(?:[,;.]|$)))|"
     rf"(?P<cannot>{_CANNOT})(?:(?P<excluded>excluded|ruled out)|{triggers.SEEN})\b|"
     rf"(?P<verb>{_VERB}){_MODIFIER} (?:(?P<unsure>{_UNSURE})|{_NOT_SEEN}|{triggers.RESOLVED}\b)|"
+    r",? (?P<open>not (?:yet |been |be )*(?:\w+ly )?(?:excluded|ruled out))\b|"
     rf",? (?:now |all |both )?(?:(?P<change>{triggers.RESOLVED})|{_NOT_SEEN})\b{_TAIL}"
 )
 
@@ -104,4 +105,4 @@ def _kind(form: re.Match[str]) -> Kind:
 def _polarity(form: re.Match[str]) -> Polarity:
     if form["affirmed"]:
         return "present"
-    return "uncertain" if any(form[name] for name in ("doubted", "empty", "unsure", "excluded")) else "absent"
+    return "uncertain" if any(form[name] for name in ("doubted", "empty", "unsure", "excluded", "open")) else "absent"

@@ -10,10 +10,11 @@ from worker.findings import lexicon, triggers
 from worker.findings.attributes import Context, last_side, with_both_sides
 from worker.findings.certainty import blanked, without_false_negations
 from worker.findings.certainty import certainty as certainty_of
+from worker.findings.corrections import is_correction, without_retracted
 from worker.findings.listing import listed, verdict
 from worker.findings.replies import only_names, reply
 from worker.findings.sections import parts
-from worker.findings.sides import NONE_ON, other_sides
+from worker.findings.sides import EXCEPT_ONE, NONE_ON, ONE_ON, other_sides
 from worker.findings.spelling import plain
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     OfList = Callable[[int], Verdict | None]
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "13"
+LABELLER_VERSION = "14"
 #: Texts whose sentences are kept in memory: a report with three similar cases reads about 12, 76 times in all.
 MAX_CACHED_TEXTS = 128
 
@@ -95,6 +96,7 @@ def _sentences(text: str, section: Section) -> tuple[Sentence, ...]:
             side = last_side(reading.words, side)
             at += len(reading.words) + 1
     _answer(found, words)
+    _retract(found, words)
     return tuple(found)
 
 
@@ -113,7 +115,7 @@ class _Reading:
 
 def _read(text: str, part: Part) -> _Reading:
     words = plain(text[part.start : part.end])
-    return _Reading(part, words, without_false_negations(with_both_sides(words.text)))
+    return _Reading(part, words, without_false_negations(with_both_sides(without_retracted(words.text))))
 
 
 def _undivided(found: Iterable[Part]) -> Iterator[list[Part]]:
@@ -144,6 +146,19 @@ def _answer(found: list[Sentence], words: list[str]) -> None:
             found[at] = replace(earlier, mentions=tuple(_as(mention, certainty) for mention in earlier.mentions))
             if answer != "none of these":
                 break
+
+
+def _retract(found: list[Sentence], words: list[str]) -> None:
+    """Remove from *found* what a later sentence corrects: "Left effusion. Correction: right effusion."."""
+    for number, sentence in enumerate(found):
+        names = {mention.label.finding for mention in sentence.mentions} if is_correction(words[number]) else set()
+        for name in names:
+            stated = [
+                at for at in range(number) if any(mention.label.finding == name for mention in found[at].mentions)
+            ]
+            if stated:
+                kept = (mention for mention in found[stated[-1]].mentions if mention.label.finding != name)
+                found[stated[-1]] = replace(found[stated[-1]], mentions=tuple(kept))
 
 
 def _as(mention: Mention, certainty: Certainty) -> Mention:
@@ -211,13 +226,20 @@ def _labelled(sentence: str, earlier_side: str, of_list: OfList) -> Iterator[tup
         certainty = certainty_of(sentence, mention, after, of_list(mention.start()))
         if certainty is None:
             continue
+        if certainty == "absent" and EXCEPT_ONE.match(sentence[:after], mention.end()):
+            certainty = "present"
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
         none = NONE_ON.search(sentence, mention.end(), after)
-        own = blanked(sentence, [none.span()]) if none and none["first"] else sentence
+        one = ONE_ON.search(sentence, mention.end(), after) if certainty == "absent" else None
+        apart = [match.span() for match in (none if none and none["first"] else None, one) if match]
+        own = blanked(sentence, apart)
         context = Context(own, mention, before, after, following, earlier_side)
-        for side, zone in context.places(finding):
+        places = context.all_places(finding)
+        for side, zone in places:
             yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty), *mention.span()
         for side, its_own in other_sides(sentence, mention, (before, after), certainty):
+            if its_own == certainty and side in {told for told, _ in places}:
+                continue
             yield Label(finding, side, certainty=its_own), *mention.span()
         if none:
             yield Label(finding, none["side"] or none["first"], certainty="absent"), *mention.span()

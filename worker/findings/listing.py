@@ -109,9 +109,12 @@ def _items(
     """Return the items before an ending, and the span of the statement before them."""
     starts = [boundary.end() for boundary in _BOUNDARY.finditer(sentence, floor, ending.start)]
     items: list[Item] = []
-    for start, end, separator in reversed([*_split(sentence, max([floor, *starts]), ending.start, whole)]):
+    divided = [*_split(sentence, max([floor, *starts]), ending.start, whole)]
+    for number, (start, end, separator) in reversed([*enumerate(divided)]):
         words = sentence[start:end]
-        if STATED.search(words) or (ending.kind == "bracket" and "(" in words):
+        # After "nor", the item is denied by "neither" before it.
+        denied = number > 0 and "nor" in divided[number - 1][2].split()
+        if denied or STATED.search(words) or (ending.kind == "bracket" and "(" in words):
             return items, (start, end)
         if _PLACE.fullmatch(words):
             if words.strip() and not items and ending.kind == "label":
@@ -159,6 +162,15 @@ def _of_earlier(items: list[Item], number: int, ending: Ending) -> Verdict:
     item, last = items[number], items[-1]
     separators = [other.separator for other in items[number:-1]]
     joined = bool(re.search(r"[a-z]", separators[-1]))
+    if (
+        ending.polarity == "uncertain"
+        and ending.kind in ("bare", "plural", "singular")
+        and not joined
+        and item.detailed
+        and len(items) == _PAIR
+    ):
+        # As in "left effusion, pneumothorax cannot be excluded".
+        return "own"
     if any(";" in separator for separator in separators) and not (joined and ending.kind == "plural"):
         # As in "cardiomegaly; left effusion; pneumothorax: none".
         return "own" if item.detailed or ending.kind != "label" else "uncertain"

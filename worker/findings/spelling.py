@@ -22,9 +22,13 @@ _WORD = re.compile(
     r"(?P<blank>\s+)|"
     r"(?P<effusion>(?<![\w/])PEs?(?!\w))|"
     rf"(?P<short>(?<![\w/-])(?ai:{_alternatives(ABBREVIATIONS)})(?:(?!\w)|(?<=/)))|"
+    r"(?P<second>(?<=[A-Za-z]/)(?ai:effs?|ptx|pna|chf|atel|consol|fx|sah|ich)(?!\w))|"
+    r"(?P<eye>(?<!\w)[RL]E(?=\s*:))|"
     rf"(?P<upper>(?<![\w/])(?:{_alternatives(UPPER_CASE)})(?!\w|[- ]spine|[- ]\d))|"
     r"(?P<long>(?<!\w)[A-Za-z]{4,}(?!\w))"
 )
+#: Beside "RE:" and "LE:", which may also mean "regarding".
+_OF_EYES = re.compile(r"drusen|exudat|macula|retina|fund(?:us|i)\b|\bdis[ck]|cupping|ha?emorrhages", re.IGNORECASE)
 _LITRES = re.compile(r"\d\s*$")
 #: "PE" is an effusion beside one of these, and otherwise an embolism or unknown: no finding of the lexicon.
 _EFFUSION_BEFORE = re.compile(
@@ -99,9 +103,15 @@ def _instead(text: str, word: re.Match[str]) -> str | None:
         return _of_pe(text, word)
     if word["upper"]:
         return None if found in "LR" and _LITRES.search(text, 0, word.start()) else UPPER_CASE[found]
-    if word["short"]:
+    if word["eye"]:
+        return _of_eye(text, found)
+    if word["short"] or word["second"]:
         return ABBREVIATIONS[found.lower()] + (" " if found.endswith("/") else "")
     return _corrected(found.lower())
+
+
+def _of_eye(text: str, found: str) -> str | None:
+    return UPPER_CASE[found[0]] + " eye" if _OF_EYES.search(text) else None
 
 
 def _of_pe(text: str, word: re.Match[str]) -> str | None:

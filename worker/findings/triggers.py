@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import re
 
+#: After "withdrawn": the device was moved and is still there.
+_MOVED = r" (?:(?:in)?to|by|back|up|slightly|a little|(?:approximately |about )?\d)\b"
 #: Participles of a finding that is no longer present.
 RESOLVED = (
-    r"(?:resolved|healed|cleared|removed|stopped|taken out|ceased|withdrawn|pulled|explanted|extracted|"
-    r"retrieved|evacuated|resected|excised|discontinued|disappeared|subsided|gone(?! (?:down|up)\b)|"
+    rf"(?:resolved|healed|cleared|removed|stopped|taken out|ceased|(?:withdrawn|pulled)(?!{_MOVED})|explanted|"
+    r"extracted|retrieved|evacuated|resected|excised|discontinued|disappeared|vanished|subsided|gone(?! (?:down|up)\b)|"
+    r"(?:given|made) way (?:to|for)|(?:(?:re)?absorbed|resorbed)(?=\s*(?:[.,;)]|$|(?:since|after|compared|in|on|at|by|"
+    r"completely|now|and|but)\b))|"
+    r"(?:completely|fully|entirely|totally) (?:regressed|regredient|regressive|faded|dissipated)|"
+    r"(?:regressed|faded|dissipated) (?:completely|fully|entirely|totally)|"
     r"(?:replaced|exchanged) (?:by|with|for))"
 )
 _REMOVAL = r"removal|evacuation|resection|excision|explantation|extraction"
-_BE = r"(?:is|are|was|were|has|have|had|been)"
+BE = r"(?:is|are|was|were|has|have|had|been)"
 #: After "unlikely", between a sign and its cause: the cause is denied.
 CAUSING = r" to (?:represent|reflect|indicate|be due to)"
 #: Participles of a finding that is visible.
 SEEN = (
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|noted|"
     r"appreciated|observed|discernible|recogni[sz]ed|developed|confirmed|recurred|reaccumulated|suspected|"
+    r"reproduced|reproducible|substantiated|made out|"
     r"a feature|in evidence)"
 )
 _DATE = (
@@ -38,7 +45,7 @@ NOT_TO = r"(?! to (?!the\b|date\b)\w)"
 #: Denies findings named before it; "none of them is larger than 5 mm" does not.
 NONE_OF = (
     r"(?:none|neither) of (?:which|these|them|those|the above)(?: (?:findings|conditions|abnormalities|lesions|signs))?"
-    rf"(?=\s*(?:[.,;)]|$)|,? (?:(?:{_BE}|can|could|be|being|now|\w+ly) )*{SEEN}\b{NOT_TO}(?! {EARLIER}))"
+    rf"(?=\s*(?:[.,;)]|$)|,? (?:(?:{BE}|can|could|be|being|now|\w+ly) )*{SEEN}\b{NOT_TO}(?! {EARLIER}))"
 )
 #: Words about a finding that was visible once.
 NO_LONGER = (
@@ -51,12 +58,19 @@ _NOT_DONE = (
     rf"\b(?:recommend(?:ed)?|advised?|attempted|planned|awaiting) (?:\w+ )?(?:{_REMOVAL})(?= of\b)|"
     rf"\b(?:{_REMOVAL})(?= of(?:(?!\band\b)[^,;:])*? (?:is|be) (?:not )?{_PLANNED})"
 )
+_NO_CHANGE = (
+    r"\bno (?:significant |interval |appreciable |obvious |relevant |definite |convincing )*"
+    r"(?:change|increase|decrease|improvement|worsening|progression)\b"
+)
+#: "No change in the effusion or the nodule" tells of both, and of no alternative.
+NO_CHANGE_OR = re.compile(rf"{_NO_CHANGE} (?:in|of) [^,;]*?(?P<or>\bor\b)")
 #: Phrases that resemble a negation; blanked before the search for negations.
 PSEUDO_NEGATION = re.compile(
-    r"\bno (?:significant |interval |appreciable |obvious |relevant )*"
-    r"(?:change|increase|decrease|improvement|worsening|progression)\b"
-    r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
-    rf"{RESOLVED}\b"
+    rf"{_NO_CHANGE}"
+    r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly|virtually|"
+    r"practically|all but|for the most part) (?:completely |fully |entirely |totally )?)"
+    rf"{RESOLVED}\b|"
+    rf"\b{RESOLVED} (?:only )?(?:partially|partly|incompletely|in part|(?:almost|nearly|mostly|largely) \w+ly)\b"
     r"|\b(?:near(?:ly)?[- ]complete|almost complete|incomplete|partial) (?:resolution|clearing|removal)(?: of)?\b"
     r"|\bfail(?:s|ed|ure) to (?:resolve|clear|disappear|heal)\b|\bno interval removal of\b"
     rf"|\b{_NOT_THEN} {_EARLIER}|"
@@ -70,13 +84,14 @@ PSEUDO_NEGATION = re.compile(
 #: A negation of a negation: "no evidence that the effusion has resolved". Groups a and b are blanked.
 DOUBLE_NEGATION = re.compile(
     rf"\b(?P<a>(?:no|not|cannot|can't|never|neither)\b[^,;:]{{0,40}}?\bthat\b)[^;:]*?"
-    rf"(?P<b>\b{_BE} (?:been |now )?(?:\w+ly )?(?:{RESOLVED}|absent|excluded|no longer \w+))\b"
+    rf"(?P<b>\b{BE} (?:been |now )?(?:\w+ly )?(?:{RESOLVED}|absent|excluded|no longer \w+))\b"
 )
 #: A colon between a negation and the list that it denies.
 NEGATED_LIST = re.compile(
     r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)"
     r"(?: (?:(?:any|all|each) )?(?:of )?the following(?: (?:is|are) \w+| \w+)?)?|"
     r"^(?:resolved|removed|cleared|no longer seen)|(?:are|is) absent|^absent|"
+    r"^(?:(?:not|cannot be) (?:excluded|ruled out)|possible|suspected|questionable|differential(?: diagnosis)?)|"
     r"^excluded|ruled out|the following (?:are|were) (?:absent|excluded|not (?:seen|present|identified))|no)"
     r"(?P<colon>\s*:)"
 )
@@ -92,14 +107,15 @@ NEGATION = re.compile(
     r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|"
     rf"unlikely{CAUSING}|rather than|instead of|denies|mimics?|mimicking|simulat(?:es|ing)|"
     r"nor|neither|never|nil(?!\s*(?:[.,;:)]|and\b|or\b|but\b))|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
-    r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|"
+    r"excludes?|(?<!in )(?<!for )(?<!of )excluding|rules out|(?<!for )(?<!to )(?<!the )(?<!definite )exclusion of|"
+    r"(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|"
     rf"(?:removal|(?:(?<=after )|(?<=following )|(?<=post )|(?<=s/p )|(?<=interval ))(?:{_REMOVAL})) of|"
     rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}"
     r"(?:resolved|removed|absent|cleared|unlikely|excluded|healed(?= (?:\w+ )?ulcer))\b"
 )
 #: Before the finding: it was present at another time, which states nothing about the images.
 HISTORY = re.compile(
-    r"\b(?:(?:history|risk) of|on which|(?:prior|previous|earlier|last|old) (?:\w+ )?"
+    r"\b(?:(?:history|risk) of|on which|where there (?:was|were|had been)|(?:prior|previous|earlier|last|old) (?:\w+ )?"
     r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?: of [^,;]*)? "
     r"(?:showed|demonstrated|revealed|had))\b"
 )
@@ -107,7 +123,7 @@ HISTORY = re.compile(
 HISTORY_END = re.compile(r"\b(?:with|now|today|presents?|presenting|shows?|currently)\b")
 #: After the finding.
 POST_NEGATION = re.compile(
-    rf"\b(?:{_BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
+    rf"\b(?:{BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{SEEN}{NOT_TO}"
     rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?<!to be )(?<!should be )(?<!must be )"
     rf"(?:excluded|ruled out)|neither {SEEN}"
@@ -122,7 +138,7 @@ PLACE = re.compile(
     r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
 )
 CONTINUED = re.compile(
-    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|all|both|each|it|they|to|"
+    rf"\s*(?:(?:{BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|all|both|each|it|they|to|"
     rf"be|is)\b\s*)*"
 )
 #: After the finding, or after a list of findings, as in "Pneumothorax, effusion: none".
@@ -131,6 +147,11 @@ LIST_NEGATION = re.compile(
     r"\s*(?:[.,;]|$|today|now)|\s*\((?:none|nil|absent|negative|no|not seen|-)\)|"
     r"(?<=\w)[- ]free\b(?! (?:\w+ ){0,2}(?:air|gas|fluid))|"
     rf"(?<=\w)\s+(?:removal|extraction|explantation|resection)\b(?! of| (?:(?:is|to be) )?{_PLANNED})"
+)
+#: After "and", begins words that an earlier negation does not reach: "no effusion and persistent atelectasis".
+OF_ITS_OWN = (
+    r"persist(?:ent|ing)|residual|unchanged|stable|increas(?:ed|ing)|worsen(?:ed|ing)|new|small|tiny|trace|minimal|mild|"
+    r"moderate"
 )
 #: Begins a new clause after a comma, which an earlier negation does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
@@ -169,7 +190,9 @@ UNCERTAINTY = re.compile(
     r"(?:evaluat(?:e|ion)|assess(?:ment)?|look|check) for|consider|favou?rs?|"
     r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|until|"
     r"(?<!\ba )(?<!the )(?<!was )(?<!were )(?<!at )once(?! (?:again|more|daily|weekly)\b)|"
-    r"(?:suggestion|hint) of|presum(?:ed|ably)|query|in question|"
+    r"(?<=\w )than (?:with|of|for)(?= (?:an?|the|old|acute|chronic) )|"
+    r"(?:suggestion|hint|question) of|^\s*not (?:excluded|ruled out)\b|^\s*cannot be (?:excluded|ruled out)\b|"
+    r"(?:for|to|the|definite) exclusion of|(?:in|for|of) excluding|presum(?:ed|ably)|query|(?<! )in question|"
     r"(?:distinguished|differentiated|distinguishable) from|"
     r"not (?:diagnostic|specific|conclusive|pathognomonic|typical) (?:of|for)|"
     r"whether|can(?:not|'t) be (?:said|sure|certain|assumed|guaranteed)|not (?:sure|certain|clear|known) (?:that|if)|"
@@ -186,17 +209,27 @@ PROCEDURE = re.compile(
     r"(?:biopsy|drainage|evacuation|resection|excision|removal|aspiration|repair|exchange|treatment|imaging|follow-?up)"
     r" (?:of|for)) (?:\w+ ){0,4}$"
 )
+#: After the last words about a finding, without a verb: "small effusion on the left possible".
+POST_DOUBT = re.compile(
+    r"\b(?:(?:possible|questionable|suspected|likely|probable|doubtful)(?=\s*(?:[.,;)]|$))|until proven otherwise\b)"
+)
+#: After "most likely": still about the finding before it. "Mass, most likely an abscess" affirms the mass.
+_OF_LIKELY = (
+    r"(?:given|in|on|at|because|here|now|than|but|and|or|although|though|if|when|based|considering|after|since|for|as|"
+    r"with)\b"
+)
 #: After the finding.
 POST_UNCERTAINTY = re.compile(
     r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
     r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|doubtful|in question|"
     r"favou?red)|"
-    r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
-    r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
+    r"(?:more|most) likely [^,;.]*\brather than\b|"
+    rf"(?:less|more|most) likely(?!\s+(?:an? |the )?(?!{_OF_LIKELY})\w)|(?:is|are) a (?:possibility|consideration)|"
+    r"(?:may|might|could) (?:well |easily )?be (?:present|there|seen|missed|occult|obscured|hidden|overlooked)|"
     r"(?:should|must|to) be (?:excluded|ruled out)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
     r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
-    r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured)|"
+    r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured|assessed|evaluated|determined|judged)|not assessable|"
     r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
     r"was (?:\w+ )?(?:seen|present|noted|visible) (?:on|in) (?:the |an? )?(?:previous|prior|earlier|last|old) (?:\w+ )?"
     r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?=\s*[.;]?\s*$)|"
@@ -205,13 +238,15 @@ POST_UNCERTAINTY = re.compile(
 )
 _TERMINATION = (
     r"however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
-    r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|"
+    r"despite|(?<!than )with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|"
     r"(?<!that )(?<!whether )(?<!if )(?<!unless )there (?:is|are)|(?<!on )which"
 )
 #: Ends the scope of a negation or uncertainty before the finding.
 TERMINATION = re.compile(rf"\b(?:but|{_TERMINATION})\b|[;:]|\s[\u2013\u2014-]\s")
 #: Ends the scope of one after the finding: "was considered but is unlikely" goes on.
-POST_TERMINATION = re.compile(rf"\b(?:but(?! (?:{_BE}|now|not|no longer|since|subsequently)\b)|{_TERMINATION})\b|[;:]")
+POST_TERMINATION = re.compile(
+    rf"\b(?:but(?! (?:{BE}|now|not|no longer|since|subsequently|cannot|can't)\b)|{_TERMINATION})\b|[;:]"
+)
 #: Comparison with an earlier examination: the prompt contains none, so it is invented.
 PRIOR_STUDY = re.compile(
     r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
