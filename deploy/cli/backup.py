@@ -56,13 +56,15 @@ def restore(
     Stop all processes first. With --verify nothing of the running system is touched.
     """
     from deploy.operate.backup import restore as restoring
-    from deploy.operate.backup import sealing
+    from deploy.operate.backup import scratch_folder
     from deploy.operate.backup.repository import Repository
 
     settings, repository = load_settings(), Repository(folder, sealing.read_key(key_file))
     name = name or repository.latest()
     if verify:
-        raise typer.Exit(1 if restoring.verify(settings, console, repository, name, scratch).violations else 0)
+        with scratch_folder.removed_on_signals():
+            violations = restoring.verify(settings, console, repository, name, scratch).violations
+        raise typer.Exit(1 if violations else 0)
     with _database(settings):
         if not finish:
             restoring.restore(settings, repository, name)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -26,7 +24,7 @@ from db.storage import object_files
 from db.storage.errors import Missing
 from deploy.embedded.postgres import Postgres
 from deploy.operate import audit
-from deploy.operate.backup import again, dump
+from deploy.operate.backup import again, dump, scratch_folder
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
@@ -37,6 +35,7 @@ from dicom_listener.spool.waiting import received
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -82,15 +81,22 @@ def verify(settings: Settings, console: Console, repository: Repository, name: s
 @contextmanager
 def _scratch(settings: Settings, parent: Path | None) -> Iterator[Settings]:
     """Settings of an empty installation with a database server of its own, which is removed after the block."""
-    with (
-        tempfile.TemporaryDirectory(prefix="prelim-restore-", dir=parent) as folder,
-        Postgres(Path(folder, "postgres")) as server,
-    ):
-        other = {"data_dir": Path(folder, "data"), "database_url": SecretStr(server.url)}
-        operations = settings.operations.model_copy(update=other)
-        # Without the object storage: nothing in it may be repaired or deleted.
-        yield settings.model_copy(update={"operations": operations, "storage": Storage()})
-        engine(server.url).dispose()
+    with scratch_folder.scratch(parent) as folder:
+        server = Postgres(folder / "postgres")
+        try:
+            # A signal can end the start, too.
+            server.start()
+            yield _settings_of(settings, folder, server.url)
+            engine(server.url).dispose()
+        finally:
+            server.stop()
+
+
+def _settings_of(settings: Settings, folder: Path, url: str) -> Settings:
+    other = {"data_dir": folder / "data", "database_url": SecretStr(url)}
+    operations = settings.operations.model_copy(update=other)
+    # Without the object storage: nothing in it may be repaired or deleted.
+    return settings.model_copy(update={"operations": operations, "storage": Storage()})
 
 
 def restore(settings: Settings, repository: Repository, name: str, source: Bucket | None = None) -> Manifest:
