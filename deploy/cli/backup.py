@@ -69,7 +69,7 @@ def restore(
         if not finish:
             restoring.restore(settings, repository, name)
         violations = restoring.finish(settings, console, repository)
-    console.print(f"restored backup {name}: start the processes")
+    console.print(f"{'completed the restore' if finish else f'restored backup {name}'}: start the processes")
     raise typer.Exit(1 if violations else 0)
 
 

@@ -15,7 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
 from deploy.cli.help_text import Command
-from deploy.cli.startup import console, database_settings, load_settings, process_settings, server_settings
+from deploy.cli.startup import (
+    console,
+    database_settings,
+    load_settings,
+    process_settings,
+    refuse_database,
+    server_settings,
+)
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Run")
@@ -114,9 +121,8 @@ def serve() -> None:
     """Run the API and the page."""
     settings = server_settings("api")
     from api.server import serve as server
-    from deploy.launcher.pooling import refuse_shared_sessions
 
-    refuse_shared_sessions(settings)
+    refuse_database(settings)
     server.run(settings)
 
 

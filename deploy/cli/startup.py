@@ -157,12 +157,22 @@ def _existing(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def database_settings() -> Settings:
-    """Return the settings of a process with a database; raises ConfigurationError if a pooler shares sessions."""
+    """Return the settings of a process with a database; raises ConfigurationError if that must not be used.
+
+    A pooler shares its sessions, or the restore of a backup was interrupted.
+    """
     settings = process_settings()
+    refuse_database(settings)
+    return settings
+
+
+def refuse_database(settings: Settings) -> None:
+    """Raise ConfigurationError if a pooler shares sessions, or if a restore is not complete."""
     from deploy.launcher.pooling import refuse_shared_sessions
+    from deploy.launcher.unfinished_restore import refuse
 
     refuse_shared_sessions(settings)
-    return settings
+    refuse(settings)
 
 
 def server_settings(name: str) -> Settings:

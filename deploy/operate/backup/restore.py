@@ -23,6 +23,7 @@ from db.states import JobState
 from db.storage import object_files
 from db.storage.errors import Missing
 from deploy.embedded.postgres import Postgres
+from deploy.launcher import unfinished_restore
 from deploy.operate import audit
 from deploy.operate.backup import again, dump, scratch_folder
 from deploy.operate.backup.sealing import BackupDamaged, Content
@@ -34,8 +35,8 @@ from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
     from pathlib import Path
+    from typing import BinaryIO
 
     from rich.console import Console
 
@@ -109,6 +110,7 @@ def restore(settings: Settings, repository: Repository, name: str, source: Bucke
     url = settings.database()
     _require_empty(url)
     manifest = repository.manifest(name)
+    unfinished_restore.begin(url, name)
     _restore_files(settings, repository, name, source)
     with dump.restoring(url) as stream:
         content = repository.read(name, "database", stream)
@@ -120,9 +122,11 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     """Make a restored system ready to work; return the number of violations that its audit leaves. Safe to repeat.
 
     Workers that ran before the restore cannot write: their jobs are queued again under new claim tokens. Patients that
-    were erased after the backup was made are erased again.
+    were erased after the backup was made are erased again. Until the end, processes refuse the database. Raises
+    NotPossible if it is empty.
     """
     url = settings.database()
+    _require_restored(url)
     migrate(url)
     _forget_objects(settings)
     erases = again.include(url, repository)
@@ -141,15 +145,26 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     with reading(url) as session:
         current = noted_timeline.current_timeline(session)
     noted_timeline.note(Spool(settings.spool).timeline, current)
-    return audit.show(settings, console, repair=True)
+    violations = audit.show(settings, console, repair=True)
+    unfinished_restore.end(url)
+    return violations
 
 
 def _require_empty(url: str) -> None:
+    if _has_tables(url):
+        raise NotPossible(
+            "the database has tables: restore into an empty database, or complete a restore with --finish"
+        )
+
+
+def _require_restored(url: str) -> None:
+    if not _has_tables(url):
+        raise NotPossible("the database is empty, there is nothing to finish: repeat the restore without --finish")
+
+
+def _has_tables(url: str) -> bool:
     with reading(url) as session:
-        if session.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")):
-            raise NotPossible(
-                "the database has tables: restore into an empty database, or complete a restore with --finish"
-            )
+        return bool(session.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")))
 
 
 def _restore_files(settings: Settings, repository: Repository, name: str, source: Bucket | None) -> None:
