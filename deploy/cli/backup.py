@@ -30,12 +30,12 @@ def backup(
     key_file: KeyFile,
     keep: Annotated[int, typer.Option(min=1, help="Number of backups to keep, this one included.")] = 14,
 ) -> None:
-    """Back up database and files, encrypted, beside all processes; exit with 1 if a file or folder cannot be read."""
-    from deploy.operate.backup import create, sealing
+    """Back up database and files, encrypted, beside all processes; exit with 1 if files are missing or unreadable."""
+    from deploy.operate.backup import create
     from deploy.operate.backup.repository import Repository
 
-    made = create.run(load_settings(), console, Repository(folder, sealing.read_key(key_file)), keep=keep)
-    raise typer.Exit(1 if made.unread else 0)
+    made = create.run(load_settings(), console, Repository(folder, _key(key_file)), keep=keep)
+    raise typer.Exit(1 if made.absent else 0)
 
 
 @command()

@@ -1,6 +1,7 @@
 """The folder of the backups: one encrypted copy of each file, and a list of them for each backup.
 
-files/<path>.sealed                  file of the data directory; written once, as received objects never change
+files/<path>.sealed                  file of the data directory; written once, never replaced
+files/<path>~<number>.sealed         another content of that path, or a copy beside a damaged one
 erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
 backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line; for an
@@ -11,6 +12,7 @@ backups/<time>/manifest.sealed       written last: a folder without it is an unf
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 SEALED, UNFINISHED = ".sealed", ".new"
 ERASURES = "erasures"
+#: Copies that are opened to recognise their key.
+MAX_TRIED = 100
 
 
 class Erasures(NamedTuple):
@@ -64,6 +68,8 @@ class Manifest:
     #: SHA-256 of the list of files, and of the dump.
     list_sha256: str
     database_sha256: str
+    #: Files that belong to the backup and are not in it; the backups of earlier releases did not count all.
+    absent: int = 0
 
 
 class Repository:
@@ -99,27 +105,58 @@ class Repository:
             raise ConfigurationError(f"no complete backup in {self._root}: `prelim backup` makes one")
         return names[-1]
 
-    def keep(self, path: Path, name: str, *, mutable: bool) -> tuple[str, Content]:
+    def keep(self, path: Path, name: str, *, mutable: bool = False) -> tuple[str, Content]:
         """Copy the file at *path* as *name*, unless an earlier backup has it; return its name here. Raises OSError.
 
-        A file that is *mutable* has a copy for each time of its last change.
+        A copy is never replaced: another content has another name. A file that is *mutable* has a copy for each time of
+        its last change.
         """
         with open_regular(path) as source:
             status = os.fstat(source.fileno())
             name = f"{name}.{status.st_mtime_ns}" if mutable else name
-            known = self.known(name)
-            if known is not None and known.size == status.st_size:
-                return name, known
+            if (found := self.kept(name, status.st_size)) is not None:
+                return found
+            name = next(free for free in _names(name) if not self._file(free).exists())
             with self._written(self._file(name)) as target:
                 return name, sealing.seal(source, target, self._key, name)
 
-    def known(self, name: str) -> Content | None:
-        """Return the content of a file that an earlier backup has; None if none has it, or its copy is damaged."""
+    def kept(self, name: str, size: int | None, sha256: str | None = None) -> tuple[str, Content] | None:
+        """Return name and content of the copy of *name* with this size and digest, if given; None if there is none."""
+        for each in itertools.takewhile(lambda each: self._file(each).exists(), _names(name)):
+            content = self._content(each)
+            if content is not None and size in (None, content.size) and sha256 in (None, content.sha256):
+                return each, content
+        return None
+
+    def _content(self, name: str) -> Content | None:
+        """Return the content of a copy; None if a failing disk has damaged it. Raises OSError."""
         try:
             with open_regular(self._file(name)) as sealed:
                 return sealing.content(sealed, self._key, name)
-        except (FileNotFoundError, BackupDamaged):  # left by a crash, or by a failing disk
+        except BackupDamaged:
             return None
+
+    def require_key(self) -> None:
+        """Raise ConfigurationError if the folder has backups that the key does not open; nothing is written."""
+        if self._file_of_erasures().exists():
+            sealed = [(self._file_of_erasures(), ERASURES)]
+        else:  # of interrupted backups, or of a first one
+            parts = ((path, f"{path.parent.name}/{path.name.removesuffix(SEALED)}") for path in self._parts())
+            files = ((path, self._name(path)) for path in (self._root / "files").rglob(f"*{SEALED}"))
+            sealed = [*itertools.islice(itertools.chain(parts, files), MAX_TRIED)]
+        if sealed and not any(self._opens(path, name) for path, name in sealed):
+            raise ConfigurationError(
+                f"{self._root} has backups that this key does not open, and nothing was changed: give the key that they"
+                f" were made with, or another folder for a new key ({sealed[0][0]} is of another key, or damaged)"
+            )
+
+    def _opens(self, path: Path, name: str) -> bool:
+        try:
+            with open_regular(path) as sealed:
+                sealing.content(sealed, self._key, name)
+        except BackupDamaged:
+            return False
+        return True
 
     def restore(self, name: str, target: BinaryIO | None) -> Content:
         """Write the content of the file *name*, or only verify it; raises BackupDamaged."""
@@ -187,15 +224,18 @@ class Repository:
                 yield Kept(path, name, Content(size, sha256), bool(is_object))
 
     def forget(self, keep: int) -> int:
-        """Delete all but the latest *keep* backups, and the files that none of those has; return how many."""
+        """Delete all but the latest *keep* backups, and the files that none of those has; return how many.
+
+        Raises BackupDamaged, before anything is deleted, if the list of one that is kept cannot be read.
+        """
         names = self.names()
+        used = {kept.name for backup in names[-keep:] for kept in self.files(backup)}
         for name in names[: -keep or None]:
             # First: the rest is no backup then.
             self._part(name, "manifest").unlink()
         for folder in (self._root / "backups").iterdir():
             if folder.name not in names[-keep:]:
                 shutil.rmtree(folder)
-        used = {kept.name for backup in names[-keep:] for kept in self.files(backup)}
         unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
         # Of an interrupted backup, too.
         for path in (*unused, *(self._root / "files").rglob(f"*{UNFINISHED}")):
@@ -204,6 +244,9 @@ class Repository:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root / "files").as_posix().removesuffix(SEALED)
+
+    def _parts(self) -> Iterator[Path]:
+        return self._root.glob(f"backups/*/*{SEALED}")
 
     def _file(self, name: str) -> Path:
         return self._root / "files" / f"{name}{SEALED}"
@@ -231,3 +274,9 @@ class Repository:
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
+
+
+def _names(name: str) -> Iterator[str]:
+    """Yield the names that copies of the file *name* may have; no file of the data directory has a tilde."""
+    yield name
+    yield from (f"{name}~{number}" for number in itertools.count(1))

@@ -21,10 +21,11 @@ from db.jobs import claims
 from db.models import Backup, Instance, Job, Report, Study
 from db.reports import versions
 from db.session import engine, transaction
-from db.studies.deletion import file_deletions
+from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
 from deploy.operate.backup import again, create, dump, restore
+from deploy.operate.backup.copied_files import REFERENCE, Files
 from deploy.operate.backup.repository import Erasures, Repository
 from deploy.operate.backup.sealing import BackupDamaged
 from deploy.operate.erasure import erase
@@ -90,7 +91,7 @@ def claimed(settings: Settings) -> Claim:
     return claim
 
 
-def back_up(settings: Settings, repository: Repository, *, keep: int = 9) -> tuple[create.Copied, str]:
+def back_up(settings: Settings, repository: Repository, *, keep: int = 9) -> tuple[Files, str]:
     printed = io.StringIO()
     return create.run(settings, Console(file=printed, width=200), repository, keep=keep), printed.getvalue()
 
@@ -187,7 +188,7 @@ def test_restored_system_has_everything_acknowledged_and_audits_clean(
     receive(settings, image())
 
     made, printed = back_up(settings, repository)
-    assert made.unread == []
+    assert not made.absent
     assert "backup" in printed
     assert restored(empty, repository) == 0
 
@@ -252,17 +253,18 @@ def test_later_backup_copies_new_files_only_and_the_kept_ones_stay_readable(
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "backups" / "files").rglob("*.sealed")}
     arrived(settings)
     with transaction(settings.database()) as session:
+        # `prelim retain` without the wait.
         old = session.scalars(select(Instance.file_path).order_by(Instance.id).limit(1)).one()
-    # `prelim retain` without the wait.
-    (settings.operations.data_dir / old).unlink()
+        retention.delete_studies(session, session.scalars(select(Study).order_by(Study.id).limit(1)).all())
+    assert file_deletions.delete_files(settings) is None
     back_up(settings, repository, keep=1)
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "backups" / "files").rglob("*.sealed")}
     assert not any(old in str(path) for path in files)
-    assert len(files) == len(rows(settings, Instance)) - 1
+    assert len(files) == len(rows(settings, Instance))
     assert all(first.get(path, modified) == modified for path, modified in files.items())
     assert len(repository.names()) == 1
-    assert restored(empty, repository) == 1
+    assert restored(empty, repository) == 0
 
 
 def test_damaged_file_of_a_backup_is_named_and_nothing_is_restored(
@@ -291,18 +293,18 @@ def test_unreadable_file_is_named_and_the_others_are_backed_up(settings: Setting
 
     made, printed = back_up(settings, repository)
 
-    assert [sentence.partition(":")[0] for sentence in made.unread] == [path]
+    assert made.absent.files == 1
     assert f"not in the backup: {path}" in printed
 
 
 def test_folder_that_cannot_be_listed_is_named(settings: Settings, repository: Repository) -> None:
-    (settings.operations.data_dir / create.REFERENCE).write_text("a file in place of the folder")
+    (settings.operations.data_dir / REFERENCE).write_text("a file in place of the folder")
 
     made, printed = back_up(settings, repository)
 
-    assert made.unread == [f"{create.REFERENCE}: {os.strerror(errno.ENOTDIR)}"]
-    assert f"not in the backup: {create.REFERENCE}" in printed
-    assert made.files == 1
+    assert made.absent.files == 1
+    assert f"not in the backup: {REFERENCE}: {os.strerror(errno.ENOTDIR)}" in printed
+    assert made.count == 1
 
 
 def test_inbox_that_cannot_be_listed_is_named_once_and_the_rest_is_backed_up(
@@ -315,8 +317,8 @@ def test_inbox_that_cannot_be_listed_is_named_once_and_the_rest_is_backed_up(
 
     made, _ = back_up(settings, repository)
 
-    assert made.unread == [f"spool/slots/other-0/inbox: {os.strerror(errno.ENOTDIR)}"]
-    assert made.files == 2
+    assert made.absent.sentences() == [f"not in the backup: spool/slots/other-0/inbox: {os.strerror(errno.ENOTDIR)}"]
+    assert made.count == 2
 
 
 def overdue(url: str) -> list[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from deploy.embedded.postgres import Postgres
+    from deploy.operate.backup.copied_files import Files
     from tests.object_storage import FakeStorage
 
 
@@ -62,7 +63,7 @@ def other(settings: Settings, tmp_path: Path, postgres: Postgres) -> Iterator[Se
     execute(postgres, "DROP DATABASE objects_restored WITH (FORCE)")
 
 
-def back_up(settings: Settings, repository: Repository) -> create.Copied:
+def back_up(settings: Settings, repository: Repository) -> Files:
     return create.run(settings, Console(file=io.StringIO()), repository, keep=2)
 
 
@@ -79,9 +80,9 @@ def content(settings: Settings) -> bytes:
 
 
 def test_object_that_is_still_there_stays_there(settings: Settings, repository: Repository, other: Settings) -> None:
-    assert back_up(settings, repository).files == 1
+    assert back_up(settings, repository).count == 1
     # The second time, nothing is read.
-    assert back_up(settings, repository).files == 1
+    assert back_up(settings, repository).count == 1
 
     assert restored(other, repository) == 0
     (row,) = rows(other, Instance)
@@ -160,7 +161,7 @@ def test_listed_object_is_compared_and_not_copied(
     settings: Settings, repository: Repository, other: Settings, object_storage: FakeStorage, tmp_path: Path
 ) -> None:
     settings = settings.replace(storage_backup="list")
-    assert back_up(settings, repository).files == 0
+    assert back_up(settings, repository).count == 0
 
     verified = restore.verify(settings, Console(file=io.StringIO()), repository, repository.latest(), tmp_path)
     assert verified.violations == 0
@@ -177,5 +178,5 @@ def test_backup_without_object_storage_names_what_it_lacks(
         cached.unlink()
     object_storage.away = True
 
-    (sentence,) = back_up(settings, repository).unread
+    (sentence,) = back_up(settings, repository).absent.sentences()
     assert "does not answer" in sentence
