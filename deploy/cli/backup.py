@@ -59,7 +59,7 @@ def restore(
     from deploy.operate.backup import scratch_folder
     from deploy.operate.backup.repository import Repository
 
-    settings, repository = load_settings(), Repository(folder, sealing.read_key(key_file))
+    settings, repository = load_settings(), Repository(folder, _key(key_file))
     name = name or repository.latest()
     if verify:
         with scratch_folder.removed_on_signals():
@@ -71,6 +71,18 @@ def restore(
         violations = restoring.finish(settings, console, repository)
     console.print(f"{'completed the restore' if finish else f'restored backup {name}'}: start the processes")
     raise typer.Exit(1 if violations else 0)
+
+
+def _key(path: Path) -> bytes:
+    """Return the key of the backups; print a warning if other users can read it."""
+    from deploy.operate.backup import sealing
+
+    key = sealing.read_key(path)
+    if (readers := sealing.readers(path)) is not None:
+        console.print(
+            f"warning: {readers} can read {path}, and with it each backup: `chmod 600 {path}`", soft_wrap=True
+        )
+    return key
 
 
 def _database(settings: Settings) -> AbstractContextManager[object]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from db.environment import SECRETS_DIRECTORY
 from db.errors import ConfigurationError, PrelimError
 
 if TYPE_CHECKING:
@@ -56,6 +58,19 @@ def read_key(path: Path) -> bytes:
             " only, and keep a copy apart from the backups, which cannot be read without it"
         )
     return key
+
+
+def readers(path: Path) -> str | None:
+    """Return which users beside the owner can read the key; None if none can.
+
+    The modes of /run/secrets are those of the container engine.
+    """
+    if path.absolute().is_relative_to(SECRETS_DIRECTORY):
+        return None
+    mode = path.stat().st_mode
+    if mode & stat.S_IROTH:
+        return "every user"
+    return "a group" if mode & stat.S_IRGRP else None
 
 
 def seal(source: BinaryIO, target: BinaryIO, key: bytes, name: str) -> Content:
