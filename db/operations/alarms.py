@@ -66,10 +66,6 @@ CODES = (
 )
 
 
-#: Age of the last backup, and of the last verification: both run weekly at least, with a day for a failed one.
-BACKUP_SECONDS = 8 * 86_400.0
-
-
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """A condition that needs an operator: a stable code, and a sentence with cause and remedy."""
@@ -114,7 +110,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         canaries.alarm(canary_age(progress, alive), progress.canary_problem, settings.operations.canary_seconds),
         audit_queue.raised(session, settings, begun=progress.audit_sent, running_seconds=_running_seconds(alive) or 0),
         trace_queue.raised(session, settings, begun=progress.traces_sent, running_seconds=_running_seconds(alive) or 0),
-        _backup(progress),
+        progress.backup_alarm(),
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
 
@@ -240,17 +236,6 @@ def _not_rescued(progress: Progress, after_seconds: float) -> Alarm | None:
         f"the lease of a job expired {expired:.0f} s ago and the job was not queued again:"
         " restart `prelim dispatch`; see its log",
     )
-
-
-def _backup(progress: Progress) -> tuple[str, str] | None:
-    """Return the alarm for backups that have stopped, or are not verified; none before the first one."""
-    made, verified = progress.backed_up, progress.backup_verified
-    if made is not None and made > BACKUP_SECONDS:
-        return "backup_overdue", f"the last backup ended {made / 86400:.0f} days ago: see the log of `prelim backup`"
-    if verified is not None and verified > BACKUP_SECONDS:
-        age = f"no backup was verified for {verified / 86400:.0f} days"
-        return "backup_unverified", f"{age}: run `prelim restore --verify`, and see its log"
-    return None
 
 
 def canary_age(progress: Progress, alive: Sequence[Process]) -> float | None:

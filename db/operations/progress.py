@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Studies: three failures in a row point to the system, two can be a coincidence.
 FAILED_IN_A_ROW = 3
+#: Age of the last backup, and of the last verification: both run weekly at least, with a day for a failed one.
+BACKUP_SECONDS = 8 * 86_400.0
 
 
 class Progress(NamedTuple):
@@ -55,6 +57,25 @@ class Progress(NamedTuple):
     #: Hosts and names of the lost GPUs. Workers of an earlier release name none: then their hosts, until another worker
     #: begins there, for a day.
     gpu_lost: str | None
+    #: The oldest study arrived, or the audit log began if that was earlier; None without a study.
+    in_use_for: float | None
+    is_backup_verified: bool
+
+    def backup_alarm(self) -> tuple[str, str] | None:
+        """Return code and sentence of the alarm for backups that were not made, have stopped or are not verified.
+
+        Before the first one, an installation has as long as after each: a demo ends earlier.
+        """
+        made, verified = self.backed_up, self.backup_verified
+        if made is None and (self.in_use_for or 0) > BACKUP_SECONDS:
+            return "backup_overdue", "no complete backup was ever made: run `prelim backup` daily (docs/backup.md)"
+        if made is not None and made > BACKUP_SECONDS:
+            days = f"{made / 86400:.0f} days ago"
+            return "backup_overdue", f"the last complete backup ended {days}: see the log of `prelim backup`"
+        if verified is not None and verified > BACKUP_SECONDS:
+            age = f"no backup was verified for {verified / 86400:.0f} days"
+            return "backup_unverified", f"{age}: run `prelim restore --verify`, and see its log"
+        return None
 
     def gpu_alarm(self) -> tuple[str, str] | None:
         """Return code and sentence of the alarm for a lost GPU."""
@@ -113,7 +134,11 @@ READ = text("""
                 AND NOT EXISTS (
                     SELECT FROM processes AS later
                     WHERE later.role = 'worker' AND later.started_at > lost.seen_at
-                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1))) AS gpus)
+                        AND split_part(later.name, ':', 1) = split_part(lost.name, ':', 1))) AS gpus),
+        extract(epoch FROM clock_timestamp() - (
+            SELECT least(first_received_at, (SELECT started_at FROM audit_chains WHERE number = 1))
+            FROM studies ORDER BY first_received_at LIMIT 1))::float,
+        EXISTS (SELECT FROM backups WHERE verified_at IS NOT NULL)
 """)
 
 

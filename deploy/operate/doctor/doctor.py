@@ -12,6 +12,7 @@ from db.environment import load_settings
 from db.errors import ConfigurationError
 from db.storage.errors import Unavailable
 from deploy.operate.audit_log import repository_check
+from deploy.operate.backup import backup_check
 from deploy.operate.doctor import (
     broker,
     configuration,
@@ -44,6 +45,7 @@ CHECKS = (
     *listener_certificate.CHECKS,
     *database_server.CHECKS,
     *database_content.CHECKS,
+    *backup_check.CHECKS,
     *repository_check.CHECKS,
     *collector_check.CHECKS,
     *broker.CHECKS,

@@ -340,6 +340,28 @@ def test_old_or_unverified_backup_raises_its_alarm_once_there_is_one(database_ur
     assert backed_up("3", now, now) == []
 
 
+def test_installation_in_use_without_a_backup_raises_the_alarm_after_as_long_as_between_two(arrivals: Arrivals) -> None:
+    arrivals.image()
+
+    def used_for(days: int) -> list[str]:
+        with transaction(arrivals.url) as session:
+            session.execute(text(f"UPDATE studies SET first_received_at = now() - interval '{days} days'"))
+        return [code for code in raised(arrivals.url) if code.startswith("backup")]
+
+    assert used_for(7) == []
+    assert used_for(9) == ["backup_overdue"]
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE studies SET first_received_at = now()"))
+        # Older studies were deleted by a rule.
+        session.execute(
+            text(
+                "INSERT INTO audit_chains (number, process, started_at, heads, previous, hash)"
+                " VALUES (1, 'a', now() - interval '9 days', '{}', '', '')"
+            )
+        )
+    assert raised(arrivals.url).count("backup_overdue") == 1
+
+
 def test_every_host_with_a_gpu_lost_by_a_worker_of_an_earlier_release_is_named(database_url: str) -> None:
     lost = {"slots": 2, "gpu_lost": True}
     with transaction(database_url) as session:

@@ -22,6 +22,7 @@ from db.operations import disk, heartbeats
 from db.operations.heartbeats import Role
 from db.session import connect, engine, transaction
 from deploy.embedded.server_process import free_port
+from deploy.launcher import unfinished_restore
 from deploy.operate.doctor import broker, database_server, machine
 from deploy.operate.doctor.finding import Installation
 from dicom_listener.receive import tls
@@ -342,6 +343,19 @@ def interrupted_erasure(site: Site) -> None:
         session.execute(text("INSERT INTO patient_erasures (fingerprint) VALUES ('a')"))
 
 
+def studies_without_a_backup(site: Site) -> None:
+    Arrivals(site.values["database_url"]).image()
+
+
+def interrupted_restore(site: Site) -> None:
+    unfinished_restore.begin(site.values["database_url"], "20260101T000000.000000Z")
+
+
+def scratch_folder_of_a_killed_verification(site: Site) -> None:
+    (site.path / "prelim-restore-abc").mkdir()
+    (site.path / "prelim-restore-abc" / "lock").touch()
+
+
 def unreachable_broker(site: Site) -> None:
     site.values["broker_url"] = "redis://:correct-horse-battery@127.0.0.1:1/0"
 
@@ -476,6 +490,9 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "api_keys": no_valid_key,
     "reference_index": index_of_another_checkpoint,
     "erasures": interrupted_erasure,
+    "backup": studies_without_a_backup,
+    "restore": interrupted_restore,
+    "restore_scratch": scratch_folder_of_a_killed_verification,
     "audit_repository": repository_that_is_away,
     "traces": collector_that_is_away,
     "broker": unreachable_broker,

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from db.operations.heartbeats import Role
 from db.release import release
+from deploy.operate.backup import backup_check
 from deploy.operate.doctor import database_content, database_server, doctor
 from deploy.operate.doctor.data_disk import CHECKS as DISK_CHECKS
 from deploy.operate.doctor.doctor import CHECKS, finding_of
@@ -32,6 +33,8 @@ IN_DATABASE = {check.name for check in (*database_server.CHECKS, *database_conte
     "disk_growth",
     "audit_repository",
     "tls_served",
+    "backup",
+    "restore",
 }
 PASSED = {Level.OK, Level.NOT_CHECKED}
 
@@ -51,6 +54,9 @@ def prepared(site: Site, name: str, request: pytest.FixtureRequest) -> Site:
         site.values["canary_host"] = "prelim.test"
     if name == "tls_served":
         served(site)
+    if name == "restore_scratch":
+        # Not those of this machine.
+        site.patch.setattr(backup_check, "PLACES", (site.path,))
     if name == "releases":
         heartbeat(site, Role.WORKER, {})
         # Written by the dispatcher.
