@@ -26,9 +26,14 @@ for old, new in OLD_VARIABLES.items():
     if old in os.environ:
         os.environ.setdefault(new, os.environ.pop(old))
 
-# A developer's shell may have settings of an installation: tests, and the processes that they start, would read them.
-for name in [name for name in os.environ if name.upper().startswith("PRELIM_")]:
-    del os.environ[name]
+
+def pytest_configure() -> None:
+    """Remove the settings of a developer's shell: tests, and the processes that they start, would read them.
+
+    Not at the import: processes of tests and benches import this module, too, and have settings on purpose.
+    """
+    for name in [name for name in os.environ if name.upper().startswith("PRELIM_")]:
+        del os.environ[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,12 +35,13 @@ def test_settings_of_the_outer_environment_do_not_change_a_run() -> None:
     assert "1 passed" in ran.stdout
 
 
-def test_variables_of_the_tests_are_kept() -> None:
-    code = "import tests.conftest, os; print(os.environ['TESTS_LONG'], os.environ['TESTS_DATA_DIR'])"
-    environment = os.environ | {"TESTS_LONG": "1", "PRELIM_TEST_DATA": "/data"}
+def test_variables_of_the_tests_and_settings_of_their_processes_are_kept() -> None:
+    names = ("TESTS_LONG", "TESTS_DATA_DIR", "PRELIM_DATA_DIR")
+    code = f"import tests.conftest, os; print(*map(os.environ.get, {names}))"
+    environment = os.environ | {"TESTS_LONG": "1", "PRELIM_TEST_DATA": "/data", "PRELIM_DATA_DIR": "/of/a/bench"}
     environment.pop("TESTS_DATA_DIR", None)
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
     )
 
-    assert ran.stdout.split() == ["1", "/data"]
+    assert ran.stdout.split() == ["1", "/data", "/of/a/bench"]
