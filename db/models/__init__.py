@@ -12,6 +12,7 @@ from db.models.access import (
     AuditSyslog,
     AuditSyslogSent,
     CursorSecret,
+    DeletedStudy,
     IdempotentRequest,
     PageSession,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Citation",
     "Commitment",
     "CursorSecret",
+    "DeletedStudy",
     "Evidence",
     "FileDeletion",
     "Finding",

@@ -105,6 +105,18 @@ class AuditChain(Base):
     hash: Mapped[str]
 
 
+class DeletedStudy(Base):
+    """A study that was deleted because of its age: whom the rows of the audit log with its id concern."""
+
+    __tablename__ = "deleted_studies"
+
+    study_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str]
+    patient_id: Mapped[str]
+    issuer_of_patient_id: Mapped[str]
+    deleted_at: Mapped[dt.datetime] = database_time()
+
+
 class AuditRow(Base):
     """Access of one request to patient data, or a login; stored before the first byte of the response is sent."""
 

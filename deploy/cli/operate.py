@@ -221,7 +221,8 @@ app.command("purge", cls=Command, hidden=True)(retain)
 @command()
 def erase(
     patient: Annotated[str, typer.Option(help="Patient ID; `-` reads it. Without it, continue.")] = "",
-    issuer: Annotated[str, typer.Option(help="Issuer of the Patient ID, if several use it.")] = "",
+    issuer: Annotated[str | None, typer.Option(help="Issuer of the Patient ID, if several use it.")] = None,
+    no_issuer: Annotated[bool, typer.Option("--no-issuer", help="The patient whose ID has no issuer.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be erased.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Erase without a question.")] = False,
 ) -> None:
@@ -233,12 +234,13 @@ def erase(
     if not patient:
         erasing.resume(settings, console)
         return
-    found = erasing.show(settings, console, patient, issuer.strip())
+    issuer = erasing.issuer_of(issuer, none=no_issuer)
+    found = erasing.show(settings, console, patient, issuer)
     if dry_run:
         return
     if not yes:
         typer.confirm("Erase all of it? This cannot be undone", abort=True)
-    erasing.run(settings, console, patient, issuer.strip(), found)
+    raise typer.Exit(0 if any(erasing.run(settings, console, patient, issuer, found)) else 1)
 
 
 @command("move-images")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from db.access.audit_log import Chain, Entry
 from db.errors import NotPossible
+from db.operations import heartbeats
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
@@ -17,6 +19,7 @@ from deploy.operate import report_images
 from deploy.operate.identities import user
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
@@ -31,6 +34,8 @@ log = structlog.get_logger()
 PAGE, BATCH, BATCH_FILES = 200, 25, 1000
 #: A mistyped unit must not delete the studies of today.
 MIN_AGE = dt.timedelta(days=1)
+#: Status of an entry of the audit log, that of HTTP.
+DONE = 200
 
 
 class Amount(NamedTuple):
@@ -77,13 +82,15 @@ def run(
     report images cannot be listed.
     """
     old = limits(settings, age, images_only=images_only, without_report=without_report)
+    _examine_names(settings, console, old)
+    chain = Chain(heartbeats.name())
     found: Counter[str] = Counter()
     total = Amount()
     # Those of an interrupted run.
     failure = None if dry_run else _delete_files(settings)
     for page in _old(settings, old, images_only=images_only):
         for uids in batches(page):
-            amount, modalities = _drop(settings, uids, old, images_only=images_only, dry_run=dry_run)
+            amount, modalities = _drop(settings, uids, old, None if dry_run else chain, images_only=images_only)
             total = total.plus(amount)
             found.update(modalities)
         if not dry_run:
@@ -98,6 +105,22 @@ def run(
     if failure is not None:
         raise failure
     return total
+
+
+def _examine_names(settings: Settings, console: Console, old: Limits) -> None:
+    """Print the rules that no study has; raises NotPossible if one differs from a study's name in case only."""
+    with reading(settings.database()) as session:
+        missing, meant = retention.unmatched(session, old)
+    if meant:
+        pairs = ", ".join(f"{name} (studies have {known})" for name, known in meant.items())
+        raise NotPossible(f"rules with another case than the AE title or modality of studies: {pairs}; correct them")
+    if missing:
+        console.print(
+            f"rules that are neither the AE title nor the modality of a study: {', '.join(missing)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _print_details(settings: Settings, console: Console, old: Limits, found: Counter[str]) -> None:
@@ -142,9 +165,12 @@ def _old(settings: Settings, old: Limits, *, images_only: bool) -> Iterator[Sequ
 
 
 def _drop(
-    settings: Settings, uids: Sequence[str], old: Limits, *, images_only: bool, dry_run: bool
+    settings: Settings, uids: Sequence[str], old: Limits, chain: Chain | None, *, images_only: bool
 ) -> tuple[Amount, list[str]]:
-    """Delete the studies of some UIDs, or their images; return how much, and the modality of each study."""
+    """Delete the studies of some UIDs, or their images; return how much, and the modality of each study.
+
+    In the same transaction the deletion is appended to *chain* of the audit log; without one, nothing is deleted.
+    """
     with transaction(settings.database()) as session:
         studies = retention.locked(session, uids, old)
         modalities = [study.modality for study in studies]
@@ -152,10 +178,22 @@ def _drop(
             sizes = [size for _, size in retention.images(session, studies)]
         else:
             sizes = [row.file_bytes for row in retention.instances(session, studies)]
-        if studies and not dry_run:
-            (retention.delete_images if images_only else retention.delete_studies)(session, studies)
-    if not dry_run:
+        ids, amount = [study.id for study in studies], Amount(len(studies), len(sizes), sum(sizes))
+        if ids and chain is not None:
+            if images_only:
+                retention.delete_images(session, studies)
+            else:
+                retention.note_deleted(session, studies)
+                retention.delete_studies(session, studies)
+            chain.commit(session, [_entry(ids, amount, images_only=images_only)])
+    if chain is not None:
         kind = "images" if images_only else "study"
-        for study in studies:
-            log.info("retention.deleted", study_id=str(study.id), kind=kind, by=user())
-    return Amount(len(studies), len(sizes), sum(sizes)), modalities
+        for study_id in ids:
+            log.info("retention.deleted", study_id=str(study_id), kind=kind, by=user())
+    return amount, modalities
+
+
+def _entry(study_ids: list[uuid.UUID], amount: Amount, *, images_only: bool) -> Entry:
+    route = "prelim retain --images-only" if images_only else "prelim retain"
+    detail = {"studies": amount.studies, "images" if images_only else "objects": amount.files}
+    return Entry(dt.datetime.now(dt.UTC), "delete", DONE, f"user {user()}", "", route, study_ids, detail)

@@ -1,8 +1,8 @@
 """Erased patients, known by fingerprints: their objects are recognised in the spool, in quarantine and in backups.
 
-A fingerprint is the SHA-256 of a Patient ID, of a Patient ID with its issuer, or of a Study Instance UID. The last one
-counts for objects without a Patient ID only: several patients can be under one UID. An object that was received after
-the erasure is a new examination, and stays.
+A fingerprint is the SHA-256 of a Patient ID, whatever its issuer, of a Patient ID with its issuer, which may be none,
+or of a Study Instance UID. The last one counts for objects without a Patient ID only: several patients can be under one
+UID. An object that was received after the erasure is a new examination, and stays.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def fingerprint(identifier: str) -> str:
     return hashlib.sha256(identifier.strip().encode()).hexdigest() if identifier.strip() else ""
 
 
-def of_patient(patient_id: str, issuer: str = "") -> str:
-    """Return the fingerprint of a patient, of one issuer if it is given."""
-    return fingerprint(f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}" if issuer.strip() else patient_id)
+def of_patient(patient_id: str, issuer: str | None = None) -> str:
+    """Return the fingerprint of a patient: of one issuer, of none if it is empty, of every one if it is None."""
+    return fingerprint(patient_id if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}")
 
 
 def of_study(study: StudyAttributes) -> set[str]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Text, and_, cast, delete, func, or_, select, text
 
-from db.models import Commitment, IdempotentRequest, IdentityDecision, Inquiry, Instance, Report, ReportFeedback, Study
+from db.models import (
+    Commitment,
+    DeletedStudy,
+    IdempotentRequest,
+    IdentityDecision,
+    Inquiry,
+    Instance,
+    Report,
+    ReportFeedback,
+    Study,
+)
 from db.models.base import any_of
 from db.states import StudyState
 from db.studies.deletion import retention
@@ -32,14 +42,14 @@ COVERED = text(f"""
     named AS (
         SELECT id, btrim(patient_id) AS patient, btrim(issuer_of_patient_id) AS issuer FROM page
         UNION ALL
-        SELECT study_id, btrim(former ->> 'patient_id'), btrim(former ->> 'issuer_of_patient_id')
+        SELECT study_id, btrim(former ->> 'patient_id'), btrim(coalesce(former ->> 'issuer_of_patient_id', ''))
         FROM identity_decisions WHERE study_id IN (SELECT id FROM page) AND former ? 'patient_id'
     ),
     prints AS (
         SELECT id, encode(sha256(convert_to(patient, 'UTF8')), 'hex') AS fingerprint FROM named WHERE patient <> ''
         UNION ALL
         SELECT id, encode(sha256(convert_to(patient || '{WITH_ISSUER}' || issuer, 'UTF8')), 'hex')
-        FROM named WHERE patient <> '' AND issuer <> ''
+        FROM named WHERE patient <> ''
         UNION ALL
         SELECT id, encode(sha256(convert_to(btrim(study_instance_uid), 'UTF8')), 'hex')
         FROM page WHERE btrim(patient_id) = ''
@@ -49,6 +59,18 @@ COVERED = text(f"""
         WHERE erased.completed_at IS NULL AND erased.erased_at >= coalesce(
             (SELECT min(received_at) FROM instances WHERE study_id = page.id), page.first_received_at)
     ) AS found
+""")  # noqa: S608 - a constant of this program
+
+
+#: The same for deleted studies, which keep the names that they had when they were deleted.
+FORGET_DELETED = text(f"""
+    DELETE FROM deleted_studies AS gone USING patient_erasures AS erased
+    WHERE erased.completed_at IS NULL AND erased.erased_at >= gone.deleted_at AND btrim(patient_id) <> ''
+      AND erased.fingerprint IN (
+        encode(sha256(convert_to(btrim(patient_id), 'UTF8')), 'hex'),
+        encode(sha256(convert_to(btrim(patient_id) || '{WITH_ISSUER}' || btrim(issuer_of_patient_id), 'UTF8')), 'hex')
+      )
+    RETURNING gone.study_id
 """)  # noqa: S608 - a constant of this program
 
 
@@ -65,6 +87,8 @@ class Found:
     reports: int
     inquiries: int
     feedback: int
+    #: Deleted studies that the audit log names.
+    deleted: int
 
 
 class Erased(NamedTuple):
@@ -74,10 +98,13 @@ class Erased(NamedTuple):
     objects: int
 
 
-def find(session: Session, patient_id: str, issuer: str = "") -> Found:
-    """Return the studies of a patient, those under a Patient ID that a person has corrected included."""
-    names = {"patient_id": patient_id} | ({"issuer_of_patient_id": issuer} if issuer else {})
-    former = [IdentityDecision.former[name].astext == value for name, value in names.items()]
+def find(session: Session, patient_id: str, issuer: str | None = None) -> Found:
+    """Return the studies of a patient, those under a Patient ID that a person has corrected included.
+
+    Of every issuer if *issuer* is None; an empty one is no issuer.
+    """
+    names = {"patient_id": patient_id} | ({} if issuer is None else {"issuer_of_patient_id": issuer})
+    former = [func.coalesce(IdentityDecision.former[name].astext, "") == value for name, value in names.items()]
     current = [getattr(Study, name) == value for name, value in names.items()]
     columns = Study.id, Study.study_instance_uid, Study.issuer_of_patient_id
     of_former = Study.id.in_(select(IdentityDecision.study_id).where(*former))
@@ -91,7 +118,12 @@ def find(session: Session, patient_id: str, issuer: str = "") -> Found:
         for table in (Report, Inquiry, ReportFeedback)
     ]
     uids, issuers = ({getattr(row, name) for row in rows} for name in ("study_instance_uid", "issuer_of_patient_id"))
-    return Found(ids, uids, issuers, objects, int(size), *counts)
+    of_deleted = select(DeletedStudy.issuer_of_patient_id).where(
+        *(getattr(DeletedStudy, name) == value for name, value in names.items())
+    )
+    deleted = session.scalars(of_deleted).all()
+    counts.append(len(deleted))
+    return Found(ids, uids, issuers | set(deleted), objects, int(size), *counts)
 
 
 def covered(session: Session, after: uuid.UUID) -> tuple[uuid.UUID | None, list[uuid.UUID]]:
@@ -119,6 +151,11 @@ def erase(session: Session, study_ids: Collection[uuid.UUID]) -> Erased:
     for uid in uids:
         _renumber(session, uid)
     return Erased(len(gone), len(objects))
+
+
+def forget_deleted(session: Session) -> int:
+    """Delete the names of deleted studies that unfinished erasures cover; return their number."""
+    return len(session.execute(FORGET_DELETED).all())
 
 
 def _separate(session: Session, every: Sequence[Study]) -> None:

@@ -9,12 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, DateTime, Text, and_, case, delete, exists, func, literal, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Text,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db.models import (
     Commitment,
+    DeletedStudy,
     IdentityDecision,
     Inquiry,
     Instance,
@@ -36,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Row, Select
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
@@ -186,6 +201,25 @@ def delete_studies(session: Session, studies: Sequence[Study]) -> None:
     prediction = SpecialistPrediction
     session.execute(delete(prediction).where(prediction.study_id.is_(None), prediction.study.in_(named)))
     session.execute(delete(Study).where(Study.id.in_(ids)))
+
+
+def note_deleted(session: Session, studies: Sequence[Study]) -> None:
+    """Note whom studies to be deleted concern, for the audit log."""
+    names = "study_instance_uid", "patient_id", "issuer_of_patient_id"
+    rows = [{"study_id": study.id} | {name: getattr(study, name) for name in names} for study in studies]
+    session.execute(insert(DeletedStudy), rows)
+
+
+def unmatched(session: Session, limits: Limits) -> tuple[list[str], dict[str, str]]:
+    """Return the names of *limits* that no study has, and those of them that differ from a study's in case only."""
+    known = {name for column in (Study.calling_ae_title, Study.modality) for name in session.scalars(_distinct(column))}
+    missing = [name for name in limits.by_name if name not in known]
+    by_case = {name.upper(): name for name in known}
+    return missing, {name: by_case[name.upper()] for name in missing if name.upper() in by_case}
+
+
+def _distinct(column: InstrumentedAttribute[str]) -> Select[str]:
+    return select(column).distinct()
 
 
 def _without_other_studies(session: Session, studies: Sequence[Study]) -> set[str]:

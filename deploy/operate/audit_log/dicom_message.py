@@ -21,6 +21,8 @@ EVENTS = {
 #: Event type (CID 401) of a login and a logout.
 TYPES = {"login": ("110122", "Login"), "logout": ("110123", "Logout")}
 SOURCE = "prelim"
+#: Types of the identifier of a study (CID 404, and one of Prelim for a study whose patient is erased).
+STUDY_UID, OWN_ID = ("110180", "Study Instance UID"), ("study-id", "Study id of Prelim", "prelim")
 #: Characters that XML 1.0 does not have, not even as references; headers of broken senders do.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -41,15 +43,14 @@ def message(record: Record) -> str:
     SubElement(root, "ActiveParticipant", UserID=SOURCE, UserIsRequestor="false")
     SubElement(root, "AuditSourceIdentification", AuditSourceID=SOURCE)
     for subject in record.subjects:
-        uid = subject.study_instance_uid or str(subject.study_id)
         study = SubElement(
             root,
             "ParticipantObjectIdentification",
-            ParticipantObjectID=uid,
+            ParticipantObjectID=subject.study_instance_uid or str(subject.study_id),
             ParticipantObjectTypeCode="2",
             ParticipantObjectTypeCodeRole="3",
         )
-        _code(study, "ParticipantObjectIDTypeCode", "110180", "Study Instance UID")
+        _code(study, "ParticipantObjectIDTypeCode", *(STUDY_UID if subject.study_instance_uid else OWN_ID))
         if subject.patient_id:
             patient = SubElement(
                 root,

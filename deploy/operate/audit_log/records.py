@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import select, tuple_
 
-from db.models import AuditRow, Study
+from db.models import AuditRow, DeletedStudy, Study
 from db.session import reading
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CLIENT_ERROR, SERVER_ERROR = 400, 500
 
 
 class Subject(NamedTuple):
-    """Study that a row names; the UID and the patient are empty once the study is deleted."""
+    """Study that a row names; the UID and the patient are empty once the patient is erased."""
 
     study_id: uuid.UUID
     study_instance_uid: str
@@ -91,5 +91,7 @@ def of_rows(session: Session, rows: Sequence[AuditRow]) -> list[Record]:
 
 def _subjects(session: Session, rows: Sequence[AuditRow]) -> dict[uuid.UUID, Subject]:
     wanted = {study for row in rows for study in row.studies}
-    columns = Study.id, Study.study_instance_uid, Study.patient_id
-    return {row.id: Subject(*row) for row in session.execute(select(*columns).where(Study.id.in_(wanted)))}
+    stored = select(Study.id, Study.study_instance_uid, Study.patient_id).where(Study.id.in_(wanted))
+    gone = DeletedStudy.study_id, DeletedStudy.study_instance_uid, DeletedStudy.patient_id
+    deleted = select(*gone).where(DeletedStudy.study_id.in_(wanted))
+    return {row[0]: Subject(*row) for query in (stored, deleted) for row in session.execute(query)}

@@ -52,27 +52,42 @@ class Amount(NamedTuple):
     objects: int = 0
     quarantined: int = 0
     cases: int = 0
+    #: Deleted studies that the audit log named.
+    deleted: int = 0
 
 
-def show(settings: Settings, console: Console, patient_id: str, issuer: str) -> Found:
-    """Print how much a patient has in the database; raises NotPossible if the Patient ID has several issuers."""
+def issuer_of(given: str | None, *, none: bool) -> str | None:
+    """Return the issuer of the options: an empty one for *none*, None if it does not matter; raises NotPossible."""
+    if given is not None and (none or not given.strip()):
+        raise NotPossible("expected the name of an issuer by --issuer, or --no-issuer")
+    return "" if none else given and given.strip()
+
+
+def show(settings: Settings, console: Console, patient_id: str, issuer: str | None) -> Found:
+    """Print how much a patient of an issuer has in the database; an empty one is none.
+
+    Raises NotPossible if the issuer is None and the Patient ID has several.
+    """
     with reading(settings.database()) as session:
         found = patients.find(session, patient_id, issuer)
         cases = len(reference.find_cases(session, (), patient_hash=erasures.of_patient(patient_id)))
-    if not issuer and len(found.issuers) > 1:
+    if issuer is None and len(found.issuers) > 1:
         names = ", ".join(name or "(none)" for name in sorted(found.issuers))
-        raise NotPossible(f"the Patient ID is that of {len(found.issuers)} issuers ({names}): give --issuer")
+        raise NotPossible(
+            f"the Patient ID is that of {len(found.issuers)} issuers ({names}): give --issuer, or --no-issuer"
+        )
     console.print(
         f"{len(found.studies)} studies, {found.objects} objects ({found.size / 1e6:.1f} MB), {found.reports} reports,"
-        f" {found.inquiries} inquiries, {found.feedback} acts of readers, {cases} reference cases; also files in"
-        " quarantine, and received files that wait to be indexed",
+        f" {found.inquiries} inquiries, {found.feedback} acts of readers, {cases} reference cases, {found.deleted}"
+        " deleted studies that the audit log names; also files in quarantine, and received files that wait to be"
+        " indexed",
         highlight=False,
         soft_wrap=True,
     )
     return found
 
 
-def run(settings: Settings, console: Console, patient_id: str, issuer: str, found: Found) -> Amount:
+def run(settings: Settings, console: Console, patient_id: str, issuer: str | None, found: Found) -> Amount:
     """Record the erasure with its entry in the audit log, and carry it out; raises as `resume` does."""
     prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
     numbers = {"studies": len(found.studies), "objects": found.objects}
@@ -82,7 +97,10 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str, foun
         # Reference cases have no issuer.
         reference.erase_owner(session, {erasures.of_patient(patient_id)})
         Chain(heartbeats.name()).commit(session, [entry])
-    return resume(settings, console)
+    total = resume(settings, console)
+    if not any(total):
+        console.print("nothing was found: if the Patient ID is mistyped, erase the right one, too", soft_wrap=True)
+    return total
 
 
 def resume(settings: Settings, console: Console) -> Amount:
@@ -96,7 +114,11 @@ def resume(settings: Settings, console: Console) -> Amount:
     for attempt in itertools.count():
         studies, objects = _erase_studies(settings)
         quarantined = unnamed_files.erase(settings, unread)
-        total = Amount(total.studies + studies, total.objects + objects, total.quarantined + quarantined, total.cases)
+        total = total._replace(
+            studies=total.studies + studies,
+            objects=total.objects + objects,
+            quarantined=total.quarantined + quarantined,
+        )
         _index_waiting(settings)
         if attempt and not studies and not quarantined:
             break
@@ -112,6 +134,7 @@ def resume(settings: Settings, console: Console) -> Amount:
             " repair the disk or delete them, then run `prelim erase`"
         )
     with transaction(settings.database()) as session:
+        total = total._replace(deleted=patients.forget_deleted(session))
         erasures.complete(session)
     log.info("patients.erased", **total._asdict(), by=user())
     _print(settings, console, total)
@@ -154,7 +177,7 @@ def _index_waiting(settings: Settings) -> None:
 def _print(settings: Settings, console: Console, total: Amount) -> None:
     console.print(
         f"erased {total.studies} studies with {total.objects} objects, {total.quarantined} files in quarantine,"
-        f" {total.cases} reference cases",
+        f" {total.cases} reference cases, the names of {total.deleted} deleted studies",
         highlight=False,
     )
     with reading(settings.database()) as session:

@@ -107,7 +107,9 @@ def test_erased_patient_does_not_come_back_from_an_older_backup(
     back_up(settings, repository)
     older = repository.latest()
     (patient_id,) = {row["patient_id"] for row in rows(settings, Study)}
-    erase.run(settings, Console(quiet=True), patient_id, "", erase.show(settings, Console(quiet=True), patient_id, ""))
+    erase.run(
+        settings, Console(quiet=True), patient_id, None, erase.show(settings, Console(quiet=True), patient_id, None)
+    )
     arrived(settings)
     back_up(settings, repository)
 

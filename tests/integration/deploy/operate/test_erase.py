@@ -99,8 +99,8 @@ class Site:
             return session.scalars(select(Study).where(uid, Study.patient_id == of.PatientID)).one()
 
     def erase(self) -> erase.Amount:
-        found = erase.show(self.settings, Console(quiet=True), ID, "")
-        return erase.run(self.settings, Console(quiet=True), ID, "", found)
+        found = erase.show(self.settings, Console(quiet=True), ID, None)
+        return erase.run(self.settings, Console(quiet=True), ID, None, found)
 
 
 def of_patient(**values: Any) -> Dataset:
@@ -185,7 +185,7 @@ def test_nothing_of_an_erased_patient_is_left_and_others_keep_everything(site: S
     held = {"studies", "instances", "reports", "inquiries", "report_feedback", "commitments", "reference_cases"}
     assert held <= set(site.left())
 
-    assert site.erase() == (1, 2, 2, 1)
+    assert site.erase() == (1, 2, 2, 1, 0)
 
     assert site.left() == []
     assert audit.check(site.settings) == []
@@ -366,3 +366,47 @@ def test_patient_id_of_two_issuers_needs_the_issuer(site: Site) -> None:
     assert site.study(site.theirs[0]).patient_id == ID
     with transaction(site.settings.database()) as session:
         assert session.scalars(select(ReferenceErasure.fingerprint)).all()
+
+
+@pytest.mark.slow
+def test_patient_without_an_issuer_is_erased_alone(site: Site) -> None:
+    other_issuer = of_patient(IssuerOfPatientID="CLINIC-2")
+    store(site.settings, other_issuer)
+    index(site.settings)
+    late = of_patient(IssuerOfPatientID="CLINIC-2")
+    receive(site.settings, late)
+
+    result = CliRunner().invoke(app, ["erase", "--patient", ID, "--no-issuer", "--yes"], env=environment(site.settings))
+
+    assert result.exit_code == 0, result.output
+    with transaction(site.settings.database()) as session:
+        assert set(session.scalars(select(Study.study_instance_uid).where(Study.patient_id == ID))) == {
+            other_issuer.StudyInstanceUID,
+            late.StudyInstanceUID,
+        }
+
+
+def test_erasure_that_finds_nothing_says_so(tmp_path: Path, database_url: str) -> None:
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
+    arguments = ["erase", "--patient", "NOBODY", "--yes"]
+
+    result = CliRunner().invoke(app, arguments, env=environment(settings))
+
+    assert result.exit_code == 1
+    assert "nothing was found" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--issuer", "A", "--no-issuer"], ["--issuer", ""]])
+def test_issuer_that_says_nothing_is_refused(tmp_path: Path, database_url: str, arguments: list[str]) -> None:
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
+
+    result = CliRunner().invoke(app, ["erase", "--patient", ID, "--yes", *arguments], env=environment(settings))
+
+    assert result.exit_code != 0
+    assert isinstance(result.exception, NotPossible)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Variables by which a command finds the installation."""
+    data_dir = settings.operations.data_dir
+    return {"PRELIM_DATA_DIR": str(data_dir), "PRELIM_DATABASE_URL": settings.database()}

@@ -12,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from sqlalchemy import func, select, text
 
+from db.access import audit_log
 from db.errors import NotPossible
 from db.jobs import claims
 from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study, StudyHold
@@ -20,6 +21,8 @@ from db.session import transaction
 from db.settings import Settings
 from db.studies.deletion import retention
 from deploy.operate import audit, report_images, retain
+from deploy.operate.audit_log import actions
+from deploy.operate.erasure import erase
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
@@ -307,3 +310,68 @@ def test_study_on_hold_is_kept_until_its_release(settings: Settings) -> None:
 def test_age_below_a_day_is_refused(settings: Settings) -> None:
     with pytest.raises(NotPossible, match="at least 1d"):
         retain.run(settings, Console(quiet=True), dt.timedelta(hours=23), images_only=False, dry_run=True)
+
+
+def exported(settings: Settings, folder: Path) -> list[str]:
+    actions.export(settings, folder / "log.xml", fhir=False, since=None)
+    return (folder / "log.xml").read_text().splitlines()
+
+
+def test_audit_log_names_a_deletion_and_whom_earlier_rows_concerned(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+    read = audit_log.Entry(dt.datetime.now(dt.UTC), "read", 200, "key reader", "192.0.2.7", "GET /", [study.id])
+    audit_log.Chain("test").append(settings.database(), [read])
+
+    run(settings)
+
+    messages = exported(settings, tmp_path)
+    assert len(messages) == 2
+    for message in messages:
+        assert f'ParticipantObjectID="{study.study_instance_uid}"' in message
+        assert f'ParticipantObjectID="{study.patient_id}"' in message
+    assert "DICOM Study Deleted" in messages[1]
+    assert "prelim retain: 200" in messages[1]
+
+
+def test_names_of_a_deleted_study_are_erased_with_the_patient(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+    run(settings)
+    found = erase.show(settings, Console(quiet=True), study.patient_id, None)
+    assert found.deleted == 1
+
+    amount = erase.run(settings, Console(quiet=True), study.patient_id, None, found)
+
+    assert amount.deleted == 1
+    message = exported(settings, tmp_path)[0]
+    assert study.study_instance_uid not in message
+    assert study.patient_id not in message
+    assert f'ParticipantObjectID="{study.id}"' in message
+    assert "110180" not in message, "a random id is no Study Instance UID"
+
+
+def test_dry_run_leaves_no_row_in_the_audit_log(settings: Settings, tmp_path: Path) -> None:
+    run(settings, dry_run=True)
+
+    assert exported(settings, tmp_path) == []
+
+
+def with_rules(settings: Settings, rules: str) -> Settings:
+    return settings.replace(retention_rules=rules)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_rule_of_another_case_is_refused_before_anything_is_deleted(settings: Settings, dry_run: bool) -> None:
+    modality = oldest(settings).modality
+
+    with pytest.raises(NotPossible, match=f"studies have {modality}"):
+        run(with_rules(settings, f"{modality.lower()}=keep"), dry_run=dry_run)
+
+    assert counts(settings)[0] == 2
+
+
+def test_rule_that_no_study_has_is_named(settings: Settings) -> None:
+    printed = io.StringIO()
+
+    retain.run(with_rules(settings, "CTX=keep"), Console(file=printed), YEAR, images_only=False, dry_run=True)
+
+    assert "neither the AE title nor the modality of a study: CTX" in printed.getvalue()
