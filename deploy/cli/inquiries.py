@@ -76,7 +76,7 @@ def _ask(settings: Settings, study: str, asked: Question | Choice, wait: float) 
     from db.answers import inquiries
     from db.session import transaction
     from db.studies import lifecycle
-    from deploy.operate.identities import user
+    from deploy.operate.audit_log.command_entries import user
 
     with transaction(settings.database()) as session:
         inquiry_id = inquiries.ask(session, lifecycle.find(session, study, lock=True), asked, user())
@@ -149,7 +149,7 @@ def import_predictions(
     """
     from db.answers import predictions
     from db.session import transaction
-    from deploy.operate.identities import user
+    from deploy.operate.audit_log.command_entries import user
 
     text = sys.stdin.read() if str(file) == "-" else file.read_text()
     found = predictions.of_lines(text.splitlines())

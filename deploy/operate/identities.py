@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
@@ -11,6 +10,7 @@ from db.operations import overview
 from db.session import reading, transaction
 from db.studies import lifecycle
 from db.studies.identity import decisions, identity
+from deploy.operate.audit_log import command_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,8 @@ def show(settings: Settings, console: Console, name: str, *, values: bool) -> No
         study = lifecycle.find(session, name)
         every = sorted([study, *decisions.siblings(session, study)], key=lambda row: row.identity_number)
         table, lines = _identities(session, every), list(_lines(session, every, values=values))
+    if values:
+        command_entries.note(settings, "read", "prelim identity --values", [study.id for study in every])
     console.print(table)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -61,15 +63,9 @@ def decide(settings: Settings, console: Console, name: str, decision: Decision, 
     """Carry out a decision of the user of this terminal; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
-        uid = study.study_instance_uid
-        decisions.decide(session, study, decision, f"user {user()}", right=right)
+        uid, studies = study.study_instance_uid, [study.id, *(row.id for row in decisions.siblings(session, study))]
+        decisions.decide(session, study, decision, f"user {command_entries.user()}", right=right)
+        command_entries.chain().commit(
+            session, [command_entries.entry("create", f"prelim identity {decision}", studies)]
+        )
     show(settings, console, uid, values=False)
-
-
-def user() -> str:
-    """Return the name of the user of this terminal, for the audit trail."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container without an entry for its user id.
-        return "unknown"

@@ -23,7 +23,7 @@ from db.storage.errors import StorageError
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from db.studies.identity import replacement
-from deploy.operate.identities import user
+from deploy.operate.audit_log.command_entries import user
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers
 from dicom_listener.spool.durable import Spool, open_regular, sync_directory

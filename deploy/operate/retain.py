@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from db.access.audit_log import Chain, Entry
 from db.errors import NotPossible
-from db.operations import heartbeats
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from db.studies.deletion.retention import Limits
 from deploy.operate import report_images
-from deploy.operate.identities import user
+from deploy.operate.audit_log import command_entries
 
 if TYPE_CHECKING:
     import uuid
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from db.access.audit_log import Chain, Entry
     from db.errors import PrelimError
     from db.settings import Settings
 
@@ -34,8 +33,6 @@ log = structlog.get_logger()
 PAGE, BATCH, BATCH_FILES = 200, 25, 1000
 #: A mistyped unit must not delete the studies of today.
 MIN_AGE = dt.timedelta(days=1)
-#: Status of an entry of the audit log, that of HTTP.
-DONE = 200
 
 
 class Amount(NamedTuple):
@@ -83,7 +80,7 @@ def run(
     """
     old = limits(settings, age, images_only=images_only, without_report=without_report)
     _examine_names(settings, console, old)
-    chain = Chain(heartbeats.name())
+    chain = command_entries.chain()
     found: Counter[str] = Counter()
     total = Amount()
     # Those of an interrupted run.
@@ -189,11 +186,11 @@ def _drop(
     if chain is not None:
         kind = "images" if images_only else "study"
         for study_id in ids:
-            log.info("retention.deleted", study_id=str(study_id), kind=kind, by=user())
+            log.info("retention.deleted", study_id=str(study_id), kind=kind, by=command_entries.user())
     return amount, modalities
 
 
 def _entry(study_ids: list[uuid.UUID], amount: Amount, *, images_only: bool) -> Entry:
-    route = "prelim retain --images-only" if images_only else "prelim retain"
+    command = "prelim retain --images-only" if images_only else "prelim retain"
     detail = {"studies": amount.studies, "images" if images_only else "objects": amount.files}
-    return Entry(dt.datetime.now(dt.UTC), "delete", DONE, f"user {user()}", "", route, study_ids, detail)
+    return command_entries.entry("delete", command, study_ids, detail)

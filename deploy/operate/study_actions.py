@@ -19,6 +19,7 @@ from db.session import reading, transaction
 from db.states import StudyState
 from db.studies import lifecycle, settling
 from db.studies.identity import conflicts
+from deploy.operate.audit_log import command_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +72,8 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
         series, jobs = _series(session, study), _jobs(session, study)
         report = versions.current(session, study.id)
         rows = [] if report is None or images is None else versions.images(session, report.id, pixels=True)
+    if report is not None:
+        command_entries.note(settings, "read", "prelim show", [study.id])
     console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
     console.print(state, highlight=False)
     console.print(series, jobs)

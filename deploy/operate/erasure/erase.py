@@ -7,7 +7,6 @@ and by a restore.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import time
 import uuid
@@ -17,15 +16,13 @@ import structlog
 from sqlalchemy import exists, select
 
 from db import reference
-from db.access.audit_log import Chain, Entry
 from db.errors import NotPossible
 from db.models import Backup, PatientErasure
-from db.operations import heartbeats
 from db.session import reading, transaction
 from db.studies.deletion import erasures, file_deletions, patients
 from deploy.operate import report_images
+from deploy.operate.audit_log import command_entries
 from deploy.operate.erasure import unnamed_files
-from deploy.operate.identities import user
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
@@ -42,7 +39,6 @@ log = structlog.get_logger()
 BATCH = 10
 #: Seconds after which an indexer that began before the erasure was recorded has ended its transaction.
 INDEXER_SECONDS = 1.0
-OK = 200
 
 
 class Amount(NamedTuple):
@@ -91,12 +87,12 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str | Non
     """Record the erasure with its entry in the audit log, and carry it out; raises as `resume` does."""
     prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
     numbers = {"studies": len(found.studies), "objects": found.objects}
-    entry = Entry(dt.datetime.now(dt.UTC), "delete", OK, f"user {user()}", "", "prelim erase", found.studies, numbers)
+    entry = command_entries.entry("delete", "prelim erase", found.studies, numbers)
     with transaction(settings.database()) as session:
         erasures.record(session, prints)
         # Reference cases have no issuer.
         reference.erase_owner(session, {erasures.of_patient(patient_id)})
-        Chain(heartbeats.name()).commit(session, [entry])
+        command_entries.chain().commit(session, [entry])
     total = resume(settings, console)
     if not any(total):
         console.print("nothing was found: if the Patient ID is mistyped, erase the right one, too", soft_wrap=True)
@@ -136,7 +132,7 @@ def resume(settings: Settings, console: Console) -> Amount:
     with transaction(settings.database()) as session:
         total = total._replace(deleted=patients.forget_deleted(session))
         erasures.complete(session)
-    log.info("patients.erased", **total._asdict(), by=user())
+    log.info("patients.erased", **total._asdict(), by=command_entries.user())
     _print(settings, console, total)
     return total
 

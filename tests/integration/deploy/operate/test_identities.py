@@ -6,8 +6,11 @@ import io
 
 import pytest
 from rich.console import Console
+from sqlalchemy import select
 
 from db.errors import NotPossible
+from db.models import AuditRow
+from db.session import transaction
 from db.settings import Settings
 from db.studies.identity.decisions import Decision
 from db.studies.lifecycle import StudyAttributes
@@ -34,4 +37,11 @@ def test_operator_sees_and_decides(database_url: str) -> None:
         identities.decide(settings, console, arrivals.uid, Decision.TAKE_OVER, 3)
     identities.decide(settings, console, arrivals.uid, Decision.KEEP_APART, None)
     assert "keep_apart by user" in printed(arrivals)
+    with transaction(database_url) as session:
+        rows = session.scalars(select(AuditRow).order_by(AuditRow.at)).all()
+        assert [(row.action, row.route, len(row.studies)) for row in rows] == [
+            ("read", "prelim identity --values", 2),
+            ("create", "prelim identity keep_apart", 2),
+        ]
+        assert all(row.principal.startswith("user ") for row in rows)
     assert arrivals.state() == "receiving"

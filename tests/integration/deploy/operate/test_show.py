@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from sqlalchemy import select
+from sqlalchemy.exc import ProgrammingError
 
+from db.access import audit_log
 from db.jobs import claims
+from db.models import AuditRow
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
@@ -54,3 +58,19 @@ def test_basis_is_printed_without_markup(database_url: str) -> None:
     show(Settings(database_url=database_url), Console(file=printed), arrivals.uid, None)
 
     assert "series 3[/b]" in printed.getvalue()
+    with transaction(database_url) as session:
+        row = session.scalars(select(AuditRow)).one()
+        assert (row.action, row.route, len(row.studies)) == ("read", "prelim show", 1)
+
+
+def test_report_is_not_shown_without_its_row_in_the_audit_log(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrivals, printed = Arrivals(database_url), io.StringIO()
+    reported(arrivals, "1 of 1 images", [])
+    monkeypatch.setattr(audit_log, "INSERT", "INSERT INTO no_such_table SELECT %(rows)s")
+
+    with pytest.raises(ProgrammingError):
+        show(Settings(database_url=database_url), Console(file=printed), arrivals.uid, None)
+
+    assert printed.getvalue() == ""
