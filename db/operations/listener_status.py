@@ -108,7 +108,8 @@ def _status(process: Process) -> ListenerStatus:
     draining = info.get("draining", False)
     counts = info.get("open", 0), info.get("limit", 0)
     served = info.get("certificate")
-    certificate = None if served is None else ServedCertificate(**served)
+    # A later release may pass on more.
+    certificate = served and ServedCertificate(*(served[name] for name in ("ends", "fingerprint", "authorities")))
     level, cause = _level(info.get("intake"))
     return ListenerStatus(process.name, *counts, refusals, _parent(process), draining, level, cause, certificate)
 

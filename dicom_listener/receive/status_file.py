@@ -101,7 +101,7 @@ def _is_status(found: Any) -> bool:
 
 def _is_certificate(found: dict[str, Any] | None) -> bool:
     return found is None or (
-        found.keys() == CERTIFICATE.keys()
+        found.keys() >= CERTIFICATE.keys()
         and all(isinstance(found[name], types) for name, types in CERTIFICATE.items())
     )
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db.operations import heartbeats
+from db.models import Process
+from db.operations import heartbeats, listener_status
+from db.operations.listener_status import ServedCertificate
 from dicom_listener.receive import status_file
 from dicom_listener.receive.counters import RefusalCounter
 
@@ -29,6 +31,18 @@ def test_status_with_refusals_is_read_as_it_was_written(tmp_path: Path, parent: 
     assert found is not None
     assert found["refused"] == [["CT_1", "the SOP Instance UID differs from the command's", 1]]
     assert {name: found[name] for name in status} == status
+
+
+def test_status_of_a_later_release_is_read_with_what_it_adds(tmp_path: Path) -> None:
+    certificate = {"ends": 1.5, "fingerprint": "f", "authorities": "", "names": ["later"]}
+    path = tmp_path / "listener.json"
+    status_file.write(path, {"process": "host:1", "certificate": certificate, "later": 1})
+
+    found = status_file.read(path)
+
+    assert found is not None
+    process = Process(name="host:1", role="listener", info=found)
+    assert listener_status.current([process])[0].certificate == ServedCertificate(1.5, "f", "")
 
 
 @pytest.mark.parametrize(
