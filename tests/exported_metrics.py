@@ -30,6 +30,7 @@ LABELS: dict[str, set[str]] = {
     "prelim_certificate_remaining_seconds": set(),
     "prelim_disk_free_bytes": set(),
     "prelim_engines_stalled": set(),
+    **{f"prelim_engines_{name}": set() for name in metrics.SUMS},
     "prelim_disk_free_inodes": set(),
     "prelim_disk_reserved_bytes": set(),
     "prelim_disk_reserved_inodes": set(),

@@ -55,6 +55,8 @@ ENGINE = {
     "kv_tokens": "Tokens that the cache has room for.",
     "stalled_seconds": "Time that the current step has taken; 0 without work.",
 }
+#: Figures whose sums are exported, too: those of the labelled workers are of the first MAX_LABELLED only.
+SUMS = ("queued", "running", "rows", "tokens_per_second")
 #: A part of PRELIM_ENGINE_STALL_SECONDS (two minutes by default), after which the worker ends itself.
 STALLED_SECONDS = 30.0
 
@@ -251,6 +253,10 @@ class SystemCollector(Collector):
         stalled = sum(figures.get("stalled_seconds", 0) >= STALLED_SECONDS for figures in engines.values())
         about = f"Engines whose current step has taken {STALLED_SECONDS:.0f} s; of all workers."
         yield GaugeMetricFamily("prelim_engines_stalled", about, stalled)
+        for name in SUMS:
+            about = f"Sum of prelim_engine_{name} over all workers."
+            total = sum(figures.get(name, 0) for figures in engines.values())
+            yield GaugeMetricFamily(f"prelim_engines_{name}", about, total)
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}
             yield _gauge(f"prelim_engine_{name}", about, "worker", _first(values))

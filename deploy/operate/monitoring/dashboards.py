@@ -74,9 +74,9 @@ PANELS = (
         "Requests in the engine",
         "short",
         {
-            "running": "sum(max by (worker) (prelim_engine_running))",
-            "waiting": "sum(max by (worker) (prelim_engine_queued))",
-            "slots": "sum(max by (worker) (prelim_engine_rows))",
+            "running": "max(prelim_engines_running)",
+            "waiting": "max(prelim_engines_queued)",
+            "slots": "max(prelim_engines_rows)",
         },
     ),
     Panel("Tokens a second", "short", {"{{worker}}": "max by (worker) (prelim_engine_tokens_per_second)"}),

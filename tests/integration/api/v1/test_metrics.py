@@ -133,6 +133,7 @@ def test_stalled_engines_are_counted_beyond_the_labelled_ones(anonymous: TestCli
     with transaction(database_url) as session:
         session.execute(text(insert))
 
+    assert "prelim_engines_running 200.0" in anonymous.get("/metrics").text
     assert "prelim_engines_stalled 2.0" in anonymous.get("/metrics").text
     assert max(scraped(anonymous, "prelim_engine_stalled_seconds").values()) < 1, "only the first have series"
 
