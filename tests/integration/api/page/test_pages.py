@@ -27,7 +27,7 @@ def test_work_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: 
     page = visitor.get("/").text
 
     assert f'href="/studies/{study_id}"><bdi>Doe, Jane</bdi></a>' in page
-    assert "<bdi>P-17</bdi> · <bdi>F</bdi> · <bdi>1961-02-03</bdi>" in page
+    assert '<bdi>P-17</bdi> · <bdi>F</bdi> · <bdi class="date">1961-02-03</bdi>' in page
     assert '<span class="state reported">Preliminary</span>' in page
     assert "1 of 1 images" in page
 
