@@ -13,8 +13,10 @@ import yaml
 from db.environment import load_settings
 from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
+from deploy.operate.backup import sealing
 from deploy.operate.plan import needs
 from tests.tools import tool
+from tests.unit.docs.test_commands import problem
 
 REPOSITORY = Path(__file__).parents[3]
 COMPOSE = REPOSITORY / "docker-compose.yml"
@@ -23,6 +25,8 @@ DATABASES = {"postgres", "redis"}
 MONITORING = {"prometheus", "grafana"}
 #: The same process for another device.
 VARIANTS = {"worker-gpu": "worker"}
+#: Commands that end, beside the processes of the launcher.
+ONE_SHOT = {"migrate", "backup"}
 
 Document = dict[str, Any]
 
@@ -56,8 +60,9 @@ def test_file_follows_the_compose_specification() -> None:
 def test_services_run_the_commands_of_the_launcher(services: Document) -> None:
     commands = {process.name: list(process.command) for process in PROCESSES} | {"migrate": list(MIGRATE)}
 
-    assert {VARIANTS.get(name, name) for name in prelim_services(services)} == commands.keys()
-    for name, service in prelim_services(services).items():
+    assert {VARIANTS.get(name, name) for name in prelim_services(services)} - {"backup"} == commands.keys()
+    for name in prelim_services(services).keys() - {"backup"}:
+        service = services[name]
         assert service["command"] == commands[VARIANTS.get(name, name)]
 
 
@@ -65,7 +70,8 @@ def test_services_have_the_grace_times_and_checks_of_the_launcher(services: Docu
     processes = {process.name: process for process in PROCESSES}
 
     for name, service in prelim_services(services).items():
-        if name == "migrate":
+        if name in ONE_SHOT:
+            assert service["restart"] == "no"
             continue
         process = processes[VARIANTS.get(name, name)]
         health = service["healthcheck"]
@@ -185,6 +191,35 @@ def test_databases_are_on_the_internal_network_only(compose: Document, services:
         assert services[name]["networks"] == ["inside"]
 
 
+def test_backup_has_files_database_key_and_folders_of_its_own(services: Document) -> None:
+    backup = services["backup"]
+    folders = {volume.rpartition(":")[2]: volume.rpartition(":")[0] for volume in backup["volumes"]}
+
+    assert backup["profiles"] == ["backup"], "it is run by a schedule, not by `up`"
+    assert folders["/backups"] == "${BACKUP_FOLDER:-./backups}", "not a volume, which `down --volumes` deletes"
+    assert folders.keys() == {backup["environment"]["PRELIM_DATA_DIR"], "/backups", "/scratch"}
+    assert backup["secrets"] == ["prelim_database_url", "backup_key"]
+    assert not [
+        name for name in prelim_services(services).keys() - {"backup"} if "backup_key" in services[name]["secrets"]
+    ]
+
+
+def test_backup_can_be_restored_into_a_database_without_tables(services: Document) -> None:
+    assert services["backup"]["depends_on"].keys() == {"postgres"}, "`migrate` would create them"
+
+
+def test_prelim_accepts_the_command_of_backup(services: Document) -> None:
+    assert problem(services["backup"]["command"][1:]) is None
+
+
+def test_image_of_backup_has_postgresql_and_no_small_folder_for_scratch_files() -> None:
+    _, _, text = (DOCKER / "Dockerfile").read_text().partition("FROM runtime AS backup\n")
+    stage = text.partition("FROM ")[0]
+
+    assert "ENV TMPDIR=/scratch\n" in stage
+    assert "COPY --from=packages-backup /opt/prelim /opt/prelim" in stage
+
+
 def test_senders_and_prometheus_reach_the_outside_and_publish_nothing(services: Document) -> None:
     for name in ("audit-sender", "trace-sender", "prometheus"):
         assert services[name]["networks"] == ["inside", "outside"]
@@ -206,7 +241,7 @@ def test_environment_variables_and_secrets_are_settings(services: Document) -> N
 
     for service in prelim_services(services).values():
         assert set(service.get("environment", {})) <= known
-        assert {name.upper() for name in service["secrets"]} <= known
+        assert {name.upper() for name in service["secrets"]} - {"BACKUP_KEY"} <= known
         given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in service["environment"].items()}
         Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
 
@@ -231,6 +266,7 @@ def test_secrets_script_creates_every_file_of_the_settings(compose: Document, tm
     assert settings.database() == f"postgresql+psycopg://prelim:{password}@postgres:5432/prelim"
     assert (folder / "redis_conf").read_text().split()[1] in settings.broker()
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(sealing.read_key(folder / "backup_key")) == sealing.KEY
 
 
 def test_secrets_script_does_not_replace_existing_secrets(tmp_path: Path) -> None:
@@ -254,7 +290,7 @@ def test_image_installs_files_with_known_hashes_only() -> None:
     commands = [part.partition("\n")[0].split() for part in re.split(r"&&|^RUN ", text, flags=re.MULTILINE)[1:]]
     installs = [words for words in commands if "install" in words]
 
-    assert len(installs) == 5
+    assert len(installs) == 6
     assert all("--no-deps" in words for words in installs)
     assert [words[-1] for words in installs if "--require-hashes" not in words] == ["."], "Prelim itself"
 

@@ -16,6 +16,7 @@ from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
 from tests.conftest import REPOSITORY
 from tests.tools import tool
+from tests.unit.docs.test_commands import problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ FOLDER = REPOSITORY / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
 VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
-OURS = {f"prelim-{target}:{VERSION}" for target in ("core", "worker-cpu", "worker-cuda")}
+OURS = {f"prelim-{target}:{VERSION}" for target in ("core", "backup", "worker-cpu", "worker-cuda")}
 #: Kinds of KEDA, of which the validator has no schema.
 OF_KEDA = {"ScaledObject", "TriggerAuthentication"}
 
@@ -52,11 +53,17 @@ def named(overlay: str, kind: str, name: str) -> Document:
 
 
 def workloads(overlay: str) -> list[Document]:
-    return of_kind(overlay, "Deployment", "StatefulSet")
+    return of_kind(overlay, "Deployment", "StatefulSet", "CronJob")
+
+
+def template(workload: Document) -> Document:
+    spec = workload["spec"]
+    found: Document = (spec["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else spec)["template"]
+    return found
 
 
 def pod(workload: Document) -> Document:
-    spec: Document = workload["spec"]["template"]["spec"]
+    spec: Document = template(workload)["spec"]
     return spec
 
 
@@ -66,7 +73,7 @@ def containers(overlay: str) -> list[Document]:
 
 
 def component(workload: Document) -> str:
-    return str(workload["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"])
+    return str(template(workload)["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
 @pytest.mark.slow
@@ -161,8 +168,10 @@ def settings_of(overlay: str) -> dict[str, str]:
 def test_environment_and_secret_files_are_settings(overlay: str) -> None:
     given = chain(settings_of(overlay), (v["name"] for each in containers(overlay) for v in each.get("env", ())))
     ours = [name.removeprefix(PREFIX).lower() for name in given if not name.startswith(("GF_", "POSTGRES_"))]
-    volumes = [volume for workload in workloads(overlay) for volume in pod(workload)["volumes"] if "secret" in volume]
-    files = [item["path"] for volume in volumes for item in volume["secret"]["items"]]
+    volumes = [volume for workload in workloads(overlay) for volume in pod(workload)["volumes"]]
+    projected = [source for volume in volumes for source in volume.get("projected", {"sources": ()})["sources"]]
+    secrets = [each["secret"] for each in (*volumes, *projected) if "secret" in each]
+    files = [item["path"] for secret in secrets for item in secret["items"]]
 
     assert set(ours) <= SECTION_OF.keys()
     assert {path.removeprefix("prelim_") for path in files if path.startswith("prelim_")} <= SECTION_OF.keys()
@@ -206,6 +215,48 @@ def test_modalities_keep_their_addresses(overlay: str) -> None:
 
     assert (service["type"], service["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
     assert named(overlay, "StatefulSet", "prelim-listener")["spec"]["serviceName"] == "prelim-listener"
+
+
+def test_backups_are_made_daily_verified_weekly_and_restored_by_hand() -> None:
+    jobs = {job["metadata"]["name"]: job for job in of_kind("backup", "CronJob")}
+    commands = {name: pod(job)["containers"][0]["args"][1:] for name, job in jobs.items()}
+    folder = ["/backups", "--key-file", "/run/secrets/backup_key"]
+
+    assert commands == {
+        "prelim-backup": ["backup", *folder],
+        "prelim-backup-verify": ["restore", *folder, "--verify"],
+        "prelim-restore": ["restore", *folder],
+    }
+    assert [problem(words) for words in commands.values()] == [None] * len(jobs)
+    assert [name for name, job in jobs.items() if job["spec"].get("suspend")] == ["prelim-restore"]
+    assert jobs["prelim-backup"]["spec"]["schedule"].endswith("* * *")
+    assert jobs["prelim-backup-verify"]["spec"]["schedule"].endswith("* * 0")
+
+
+def test_a_backup_is_not_repeated_by_itself_nor_run_twice() -> None:
+    for job in of_kind("backup", "CronJob"):
+        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+        assert job["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
+        assert pod(job)["restartPolicy"] == "Never"
+
+
+def test_backup_only_reads_the_files_and_restore_writes_them() -> None:
+    mounts = {
+        job["metadata"]["name"]: {each["mountPath"]: each for each in pod(job)["containers"][0]["volumeMounts"]}
+        for job in of_kind("backup", "CronJob")
+    }
+    data = settings_of("backup")["data_dir"]
+
+    assert [name for name, each in mounts.items() if not each[data].get("readOnly")] == ["prelim-restore"]
+    assert all({"/backups", "/scratch", "/run/secrets"} <= each.keys() for each in mounts.values())
+
+
+def test_files_of_a_verification_are_on_a_volume_that_is_deleted_with_it() -> None:
+    volumes = {each["name"]: each for each in pod(named("backup", "CronJob", "prelim-backup-verify"))["volumes"]}
+    data = named("backup", "PersistentVolumeClaim", "prelim-data")["spec"]["resources"]["requests"]
+
+    claim = volumes["scratch"]["ephemeral"]["volumeClaimTemplate"]["spec"]
+    assert claim["resources"]["requests"] == data
 
 
 def test_each_worker_has_one_gpu() -> None:

@@ -22,8 +22,6 @@ COMPONENTS = sorted(path.name for path in (FOLDER / "components").iterdir())
 LABEL = "app.kubernetes.io/component"
 #: Port -> the component that serves it in the cluster. The rest of the world serves any.
 SERVERS = {5432: "postgres", 6379: "redis", 8080: "api", 9090: "prometheus", 11112: "listener"}
-#: Components of an overlay or a later release, which have no pod in these folders.
-PLANNED = {"backup"}
 WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job"}
 
 Document = dict[str, Any]
@@ -102,7 +100,7 @@ def test_only_pods_that_exist_are_admitted_to_the_databases() -> None:
         for name in expression["values"]
     }
 
-    assert names - pods(found) <= PLANNED
+    assert names <= pods(found)
 
 
 def test_scaler_of_the_workers_may_read_the_queue_in_the_cluster() -> None:
@@ -113,6 +111,29 @@ def test_scaler_of_the_workers_may_read_the_queue_in_the_cluster() -> None:
 
     namespaces = [peer for rule in admitted for peer in rule["from"] if "namespaceSelector" in peer]
     assert namespaces == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}]
+
+
+def test_backups_may_read_the_object_storage_where_it_is_listed() -> None:
+    found = documents("backup", "object-storage")
+    policies = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
+    clients = [
+        each["podSelector"]["matchLabels"] for each in policies if any(443 in ports(rule) for rule in egress(each))
+    ]
+    templates = [each["spec"]["jobTemplate"]["spec"]["template"] for each in found if each["kind"] == "CronJob"]
+
+    assert len(clients) == 1
+    for template in templates:
+        assert clients[0].items() <= template["metadata"]["labels"].items()
+        settings = [each["configMapRef"] for each in template["spec"]["containers"][0]["envFrom"]]
+        assert {"name": "prelim-object-storage", "optional": True} in settings
+
+
+def egress(policy: Document) -> list[Document]:
+    return list(policy.get("egress", ()))
+
+
+def ports(rule: Document) -> set[int]:
+    return {each["port"] for each in rule["ports"]}
 
 
 def test_alerts_can_leave_prometheus() -> None:
