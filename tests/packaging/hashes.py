@@ -36,7 +36,7 @@ OLD_POLICIES = (
     *(f"manylinux_2_{minor}" for minor in range(28, 16, -1)),
     *("manylinux2014", "manylinux2010", "manylinux_2_12", "manylinux_2_5", "manylinux1"),
 )
-#: Extras of each file, beyond those of the files before it. The build backend of Prelim itself belongs to the first.
+#: Extras of each file, beyond those of the first one, which also has the build backend of Prelim itself.
 FILES = {"core": ("images",), "worker": ("worker", "evaluate"), "embedded": ("embedded",), "otel": ("otel",)}
 BUILD = "setuptools"
 #: Its build for CUDA has a file of its own, with the packages which that needs. So has the build for the CPU, whose
@@ -119,7 +119,7 @@ def pins() -> dict[str, str]:
 
 def sets() -> dict[str, dict[str, set[Target]]]:
     """Return the packages of each file, with the targets that need them."""
-    written: dict[str, set[Target]] = {TORCH: set()}
+    written: set[str] = {TORCH}
     result: dict[str, dict[str, set[Target]]] = {}
     for file, extras in FILES.items():
         here: dict[str, set[Target]] = defaultdict(set)
@@ -127,7 +127,7 @@ def sets() -> dict[str, dict[str, set[Target]]]:
             for name in packages(target, extras) | ({BUILD} if file == "core" else set()):
                 here[name].add(target)
         result[file] = {name: targets for name, targets in here.items() if name not in written}
-        written |= result[file]
+        written |= result["core"].keys()
     return result
 
 
