@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from deploy.embedded.postgres import Postgres
 
-collect_ignore = [] if "CONTAINERS" in os.environ else ["test_containers.py", "test_optional_services.py"]
+TESTS = ["test_backup_image.py", "test_containers.py", "test_optional_services.py"]
+collect_ignore = [] if "CONTAINERS" in os.environ else TESTS
 #: Limit of a worker with the demo model and torch.
 WORKER_MEMORY = "2g"
 
@@ -44,7 +45,11 @@ def core_with_traces(core: str) -> str:
 @pytest.fixture
 def database_url(postgres: Postgres) -> str:
     """An empty database, which the image migrates."""
-    name = f"containers_{uuid.uuid4().hex}"
+    return database(postgres, f"containers_{uuid.uuid4().hex}")
+
+
+def database(postgres: Postgres, name: str) -> str:
+    """Create an empty database and return its URL."""
     execute(postgres, f"CREATE DATABASE {name}")
     return database_named(postgres, name)
 

@@ -113,4 +113,5 @@ class Containers:
     def remove(self) -> None:
         for name in self.started:
             podman("rm", "--force", "--time", "5", name, check=False)
-        podman("volume", "rm", "--force", self.name, check=False)
+        for name in (self.name, f"{self.name}-backups", f"{self.name}-scratch"):
+            podman("volume", "rm", "--force", name, check=False)
