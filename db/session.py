@@ -128,7 +128,9 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
 
 def connect(url: str) -> Connection:
     """Return a new connection in autocommit mode, outside of the pool; raises psycopg.Error."""
-    connection = opened(url, engine(url).dialect.create_connect_args(make_url(url))[1], _process.limits)
+    # Without `engine`: the first call of it makes the pool, whose size `limit_statements` may not have set yet.
+    parsed = make_url(url)
+    connection = opened(url, parsed.get_dialect()().create_connect_args(parsed)[1], _process.limits)
     connection.autocommit = True
     return connection
 

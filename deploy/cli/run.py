@@ -91,10 +91,13 @@ def listen() -> None:
 def dispatch() -> None:
     """Run the dispatcher, which indexes received files, settles studies and queues their jobs."""
     settings = database_settings()
+    from db.session import limit_statements
     from db.storage.errors import StorageError
     from deploy.launcher.lost_database import refuse_lost_database
     from dicom_listener import dispatch as dispatcher
 
+    # The first query makes the pool of this process.
+    limit_statements(settings, connections=dispatcher.CONNECTIONS)
     # One that cannot be reached now is no new one.
     with contextlib.suppress(SQLAlchemyError, StorageError):
         refuse_lost_database(settings, needs_files=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from db.errors import ConfigurationError
 from db.migrations.upgrade import migrate
@@ -20,9 +21,11 @@ from db.models import Quarantined, Study
 from db.session import engine, transaction
 from db.settings import Settings
 from db.studies.deletion import file_deletions
+from deploy.cli.run import app
 from deploy.launcher.lost_database import refuse_lost_database
 from deploy.operate.doctor.database_content import examine_schema
 from deploy.operate.doctor.finding import Installation, Level
+from dicom_listener import dispatch
 from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool
 from tests.conftest import REPOSITORY
@@ -339,3 +342,16 @@ def test_dispatcher_refuses_rows_without_any_file(migrated: Settings) -> None:
     assert prelim(migrated, "migrate").returncode == 0
     assert prelim(migrated, "migrate", "--new-database").returncode == 0
     refuse_lost_database(migrated, needs_files=True)
+
+
+def test_dispatcher_has_its_number_of_connections_although_the_database_was_examined_before(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = []
+    monkeypatch.setattr(dispatch, "run", lambda settings: pools.append(engine(settings.database()).pool))
+    values = {"PRELIM_DATA_DIR": str(tmp_path), "PRELIM_DATABASE_URL": database_url}
+
+    result = CliRunner().invoke(app, ["dispatch"], env=values)
+
+    assert result.exit_code == 0, result.output
+    assert [pool.size() for pool in pools] == [dispatch.CONNECTIONS]
