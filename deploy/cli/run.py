@@ -107,10 +107,11 @@ def dispatch() -> None:
 @command()
 def work() -> None:
     """Run a worker, which holds the model and writes reports (Celery)."""
-    settings = database_settings()
-    # A missing service is reported here, before Celery and the model's libraries are imported.
+    settings = process_settings()
+    # A missing service is reported here, before Celery and the model's libraries are imported, and the database asked.
     settings.broker()
     settings.database()
+    refuse_database(settings)
     from db.jobs.celery_app import worker_arguments
 
     if importlib.util.find_spec("torch") is None:
