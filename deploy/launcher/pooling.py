@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 
 #: A shared session shows itself in the first round, unless the pooler has many idle ones.
 ROUNDS = 5
+#: A busy server may not answer in time once: it is not unreachable.
+ATTEMPTS = 3
 
 
 def refuse_shared_sessions(settings: Settings) -> None:
     """Raise ConfigurationError if a pooler shares sessions; a database that cannot be reached is not checked."""
     if settings.operations.database_url is None:
         return
-    with suppress(psycopg.Error):
-        if is_shared(settings.database()):
-            raise ConfigurationError(
-                "PRELIM_DATABASE_URL: a connection pooler shares the sessions of this database (transaction mode), so"
-                " LISTEN and limits of sessions are lost: set `pool_mode = session` for it, or name PostgreSQL itself"
-            )
+    if _is_shared(settings.database()):
+        raise ConfigurationError(
+            "PRELIM_DATABASE_URL: a connection pooler shares the sessions of this database (transaction mode), so"
+            " LISTEN and limits of sessions are lost: set `pool_mode = session` for it, or name PostgreSQL itself"
+        )
+
+
+def _is_shared(url: str) -> bool:
+    for _ in range(ATTEMPTS):
+        with suppress(psycopg.Error):
+            return is_shared(url)
+    return False
 
 
 def is_shared(url: str) -> bool:
@@ -43,6 +51,9 @@ def is_shared(url: str) -> bool:
 
 def _share(first: psycopg.Connection[object], second: psycopg.Connection[object]) -> bool:
     before = _server_process(first)
+    # Of two servers used in turn, the first session would have this one again while the second holds the other.
+    if _server_process(first) != before:
+        return True
     with second.transaction():
         return _server_process(second) == before or _server_process(first) != before
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -17,7 +18,8 @@ from db.errors import ConfigurationError
 from db.session import connect, engine
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
-from deploy.launcher.pooling import refuse_shared_sessions
+from deploy.launcher import pooling
+from deploy.launcher.pooling import is_shared, refuse_shared_sessions
 from tests.conftest import missing
 from tests.polling import wait_until
 
@@ -106,12 +108,30 @@ def answers(url: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("idle", [0, 3])
+@pytest.mark.parametrize("idle", [0, 2, 3])
 def test_pooler_of_transactions_is_refused(database_url: str, tmp_path: Path, idle: int) -> None:
     with pooled(database_url, tmp_path, "transaction", idle=idle) as url:
         with pytest.raises(ConfigurationError, match="pool_mode = session") as refused:
             refuse_shared_sessions(Settings(database_url=url))
         assert str(make_url(url).password) not in str(refused.value)
+
+
+def test_pooler_is_found_after_an_attempt_without_an_answer(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [psycopg.errors.ConnectionTimeout("no answer in time")] * 2
+
+    def sometimes(url: str) -> bool:
+        if failures:
+            raise failures.pop()
+        return is_shared(url)
+
+    monkeypatch.setattr(pooling, "is_shared", sometimes)
+    with (
+        pooled(database_url, tmp_path, "transaction") as url,
+        pytest.raises(ConfigurationError, match="pool_mode = session"),
+    ):
+        refuse_shared_sessions(Settings(database_url=url))
 
 
 def test_pooler_is_started_on_another_port_if_a_connection_has_taken_the_first(
