@@ -113,8 +113,10 @@ def test_processes_refuse_a_database_whose_restore_was_interrupted(
 ) -> None:
     restore.restore(place, repository, backup)
 
+    # A worker without a queue would be refused for that.
+    broker = "import os; os.environ['PRELIM_BROKER_URL'] = 'redis://127.0.0.1:1/0'"
     for process in ("migrate", "dispatch", "work", "serve", "up"):
-        refused = prelim(place, process)
+        refused = prelim(place, process, before=broker if process == "work" else "")
         assert refused.returncode == 2, (process, refused.stderr)
         assert "was interrupted" in refused.stderr + refused.stdout, process
     restore.finish(place, Console(quiet=True), repository)
