@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from db.errors import NotPossible
 from db.studies.priority import ROUTINE
 from deploy.operate.plan.simulation import Arrival, Wait, arrivals_of_a_day, waits
 
@@ -30,10 +31,19 @@ SEED = 1
 
 
 def workers_needed(load: Load) -> int:
-    """Return the smallest number of workers that meets the aims on a simulated day."""
+    """Return the smallest number of workers that meets the aims on a simulated day.
+
+    Raises NotPossible if none does: measured claims of idle workers alone may take longer, after an outage.
+    """
     number, part = _parts(load)
     jobs = _jobs(part)
-    return number * smallest(lambda workers: _meets(jobs, part.workers(workers)), math.ceil(part.busy_workers))
+    found = smallest(lambda workers: _meets(jobs, part.workers(workers)), math.ceil(part.busy_workers), len(jobs))
+    if found is None:
+        raise NotPossible(
+            "no number of workers meets the aims, because the measured claims of idle workers take too long: see"
+            " `prelim doctor`, or plan from numbers (--studies, --reports-per-minute)"
+        )
+    return number * found
 
 
 def simulated(load: Load, workers: int) -> list[Wait]:
@@ -57,10 +67,15 @@ def _jobs(load: Load) -> list[Arrival]:
     return arrivals_of_a_day(load.studies, hours, load.reports, SEED)
 
 
-def smallest(suffices: Callable[[int], bool], guess: int) -> int:
-    """Return the smallest number from 1 that *suffices*, by steps from *guess* that double, then by bisection."""
+def smallest(suffices: Callable[[int], bool], guess: int, most: int) -> int | None:
+    """Return the smallest number from 1 that *suffices*, by steps from *guess* that double, then by bisection.
+
+    None if *most* does not suffice: of more workers than jobs, some have none.
+    """
     low, high, step = 0, max(guess, 1), 1
     while not suffices(high):
+        if high >= most:
+            return None
         low, high, step = high, high + step, 2 * step
     step = 1
     while low < high - step and suffices(high - step):

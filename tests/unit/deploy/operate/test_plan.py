@@ -192,6 +192,11 @@ def test_workers_are_the_smallest_number_that_meets_the_aims() -> None:
     assert late(number - 1)
 
 
+@pytest.mark.parametrize("guess", [1, 5, 300])
+def test_search_ends_if_no_number_of_workers_suffices(guess: int) -> None:
+    assert aims.smallest(lambda _: False, guess, 100) is None
+
+
 @pytest.mark.parametrize("threshold", [1, 2, 7, 30])
 @pytest.mark.parametrize("guess", [1, 5, 30, 64])
 def test_smallest_number_is_found_from_any_guess(threshold: int, guess: int) -> None:
@@ -201,7 +206,7 @@ def test_smallest_number_is_found_from_any_guess(threshold: int, guess: int) -> 
         tried.append(number)
         return number >= threshold
 
-    assert aims.smallest(suffices, guess) == threshold
+    assert aims.smallest(suffices, guess, 100) == threshold
     assert min(tried) >= 1
     assert len(tried) == len(set(tried))
 
