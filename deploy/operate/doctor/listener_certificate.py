@@ -76,6 +76,8 @@ def examine_dates(installation: Installation) -> Finding:
 
 
 _RELOAD = "send SIGHUP to each `prelim listen`, which interrupts no association"
+_UNENCRYPTED = "receive without encryption, and PRELIM_TLS_CERTIFICATE is set here"
+_SET_THERE = "set it for each `prelim listen`, too, and start that again"
 _RENEW = f"replace the files, then {_RELOAD}"
 
 
@@ -89,6 +91,9 @@ def examine_served(installation: Installation) -> Finding:
         return not_checked("no listener is alive")
     if not found:
         return _unserved(reported=any("certificate" in each.info for each in alive), configured=files is not None)
+    plain = sum(each.info.get("certificate", "") is None and not each.info.get("draining") for each in alive)
+    if plain and files is not None:
+        return fault(f"{plain} of {len(alive)} processes of listeners {_UNENCRYPTED}", _SET_THERE)
     judged = _judged(listener_status.certificate_end(listener_status.current(alive)), len(found))
     replaced = sum(files is not None and (each.fingerprint, each.authorities) != files for each in found)
     if replaced:
@@ -117,10 +122,7 @@ def _unserved(*, reported: bool, configured: bool) -> Finding:
     if not reported:
         return not_checked("the listeners are of an earlier release, which does not pass on its certificate")
     if configured:
-        return fault(
-            "PRELIM_TLS_CERTIFICATE is set here, and the listeners receive without encryption",
-            "set it for `prelim listen`, too, and start that again",
-        )
+        return fault(f"the listeners {_UNENCRYPTED}", _SET_THERE)
     return ok("the listeners have no certificate")
 
 

@@ -134,6 +134,13 @@ def test_served_certificate_is_compared_with_the_files_on_every_listener(site: S
     served(site, "host:2", authorities="0" * 64)
     assert site.finding("tls_served").level is Level.WARNING, "an authority that is no longer trusted is still admitted"
 
+    served(site, "host:2")
+    heartbeat(site, Role.LISTENER, {"open": 0, "certificate": None}, process="host:3")
+    found = site.finding("tls_served")
+    assert (found.level, "1 of 3 processes" in found.found) == (Level.FAULT, True), (
+        "one beside the others is in the clear"
+    )
+
 
 @pytest.mark.parametrize(("days", "level"), [(-1, Level.FAULT), (20, Level.WARNING), (365, Level.OK)])
 def test_end_of_the_served_certificate_counts_where_its_file_is_not(
