@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 #: (tests/integration/db/test_earlier_release.py).
 OLDEST = "0047"
 _PREFIX = "oldest revision whose processes run on this schema: "
-_READ = text("SELECT obj_description('alembic_version'::regclass, 'pg_class')")
+# NULL without the table.
+_READ = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+_HAS_TABLE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 # A constant: COMMENT takes no parameters.
 _WRITE = text(f"COMMENT ON TABLE alembic_version IS '{_PREFIX}{OLDEST}'")
 
 
 def note(connection: Connection) -> None:
-    """Write OLDEST to the schema, unless it is there."""
-    if connection.scalar(_READ) != f"{_PREFIX}{OLDEST}":
+    """Write OLDEST to a schema, unless it is there."""
+    if connection.scalar(_HAS_TABLE) and connection.scalar(_READ) != f"{_PREFIX}{OLDEST}":
         connection.execute(_WRITE)
 
 

@@ -41,6 +41,7 @@ def migrate(url: str, revision: str = "head") -> None:
     if _is_newer(url, ScriptDirectory.from_config(config)):
         log.warning("migration.newer_schema")
         return
+    _note_oldest(url, revision)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             command.upgrade(config, revision)
@@ -51,6 +52,15 @@ def migrate(url: str, revision: str = "head") -> None:
             time.sleep(PAUSE_SECONDS)
         else:
             break
+    _note_oldest(url, revision)
+
+
+def _note_oldest(url: str, revision: str) -> None:
+    """Note which processes run on the newest schema.
+
+    Before the migrations, so that an interrupted one does not keep processes that no longer run on it, and after those
+    of an empty database.
+    """
     if revision == "head":
         with engine(url).begin() as connection:
             compatibility.note(connection)
