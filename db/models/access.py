@@ -114,6 +114,8 @@ class DeletedStudy(Base):
     study_instance_uid: Mapped[str]
     patient_id: Mapped[str]
     issuer_of_patient_id: Mapped[str]
+    #: Of its first object: an erasure covers what was received before it.
+    received_at: Mapped[dt.datetime]
     deleted_at: Mapped[dt.datetime] = database_time()
 
 

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("study_instance_uid", sa.Text, nullable=False),
         sa.Column("patient_id", sa.Text, nullable=False),
         sa.Column("issuer_of_patient_id", sa.Text, nullable=False),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "deleted_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")
         ),

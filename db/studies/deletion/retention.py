@@ -205,9 +205,13 @@ def delete_studies(session: Session, studies: Sequence[Study]) -> None:
 
 def note_deleted(session: Session, studies: Sequence[Study]) -> None:
     """Note whom studies to be deleted concern, for the audit log."""
-    names = "study_instance_uid", "patient_id", "issuer_of_patient_id"
-    rows = [{"study_id": study.id} | {name: getattr(study, name) for name in names} for study in studies]
-    session.execute(insert(DeletedStudy), rows)
+    first = select(func.min(Instance.received_at)).where(Instance.study_id == Study.id).scalar_subquery()
+    columns = Study.id, Study.study_instance_uid, Study.patient_id, Study.issuer_of_patient_id
+    rows = select(*columns, func.coalesce(first, Study.first_received_at)).where(
+        Study.id.in_([study.id for study in studies])
+    )
+    names = ["study_id", "study_instance_uid", "patient_id", "issuer_of_patient_id", "received_at"]
+    session.execute(insert(DeletedStudy).from_select(names, rows))
 
 
 def unmatched(session: Session, limits: Limits) -> tuple[list[str], dict[str, str]]:

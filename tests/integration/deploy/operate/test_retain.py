@@ -19,7 +19,7 @@ from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, 
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
-from db.studies.deletion import retention
+from db.studies.deletion import erasures, retention
 from deploy.operate import audit, report_images, retain
 from deploy.operate.audit_log import actions
 from deploy.operate.erasure import erase
@@ -347,6 +347,27 @@ def test_names_of_a_deleted_study_are_erased_with_the_patient(settings: Settings
     assert study.patient_id not in message
     assert f'ParticipantObjectID="{study.id}"' in message
     assert "110180" not in message, "a random id is no Study Instance UID"
+
+
+def test_erasure_that_was_interrupted_covers_a_study_deleted_since(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+    with transaction(settings.database()) as session:
+        erasures.record(session, {erasures.of_patient(study.patient_id)})
+    run(settings)
+
+    assert erase.resume(settings, Console(quiet=True)).deleted == 1
+    assert study.patient_id not in exported(settings, tmp_path)[0]
+
+
+def test_study_received_after_an_erasure_keeps_its_names_for_the_audit_log(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+    with transaction(settings.database()) as session:
+        erasures.record(session, {erasures.of_patient(study.patient_id)})
+        session.execute(text("UPDATE patient_erasures SET erased_at = erased_at - interval '9 years'"))
+    run(settings)
+
+    assert erase.resume(settings, Console(quiet=True)).deleted == 0
+    assert study.patient_id in exported(settings, tmp_path)[0]
 
 
 def test_dry_run_leaves_no_row_in_the_audit_log(settings: Settings, tmp_path: Path) -> None:
