@@ -32,7 +32,7 @@ class Timeline(NamedTuple):
 
     system: str
     number: str
-    #: Empty if an earlier release noted the timeline.
+    #: Empty if only an earlier release has noted the timeline.
     database: str = ""
 
     def is_same_database(self, other: Timeline) -> bool:
@@ -51,20 +51,46 @@ def noted(path: Path) -> Timeline | None:
     Raises ConfigurationError if the file is damaged, OSError if it cannot be read.
     """
     try:
-        found = json.loads(read_text(path))
+        found = _texts(path)
     except FileNotFoundError:
         return None
+    match found:
+        case [system, number]:
+            return Timeline(system, number, _database(path, system))
+        case [_, _, _]:  # of a development version, which noted the database here
+            return Timeline(*found)
+    raise ConfigurationError(
+        f"{path} is damaged, which notes the database of the stored files: delete it, and the rows of the database"
+        " are compared with the files instead"
+    )
+
+
+def _database(path: Path, system: str) -> str:
+    """Return the database in the cluster *system* that is noted beside *path*; empty without one."""
+    try:
+        found = _texts(_database_path(path))
+    except FileNotFoundError:
+        return ""
+    match found:
+        case [noted_system, _, database] if noted_system == system:
+            return database
+    return ""
+
+
+def _database_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_database{path.suffix}")
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the list of strings in a file, empty if it is damaged; raises OSError."""
+    try:
+        found = json.loads(read_text(path))
     except OSError as error:
         error.filename = str(path)
         raise
     except ValueError:  # of the JSON, or of its encoding
-        found = None
-    if not isinstance(found, list) or len(found) not in (2, 3) or not all(isinstance(each, str) for each in found):
-        raise ConfigurationError(
-            f"{path} is damaged, which notes the database of the stored files: delete it, and the rows of the database"
-            " are compared with the files instead"
-        )
-    return Timeline(*found)
+        return []
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else []
 
 
 def noted_at(path: Path) -> float:
@@ -78,5 +104,11 @@ def touch(path: Path) -> None:
 
 
 def note(path: Path, current: Timeline, at: float | None = None) -> None:
-    """Note in *path*, durably, that the rows of *current* name all files of the spool; seen *at*, without it now."""
-    replace_text(path, json.dumps(current), at)
+    """Note in *path*, durably, that the rows of *current* name all files of the spool; seen *at*, without it now.
+
+    The database is in a file of its own: a dispatcher of an earlier release, on the same spool during an upgrade, takes
+    a note of three elements as a missing one, and then accepts any timeline without a search.
+    """
+    # In this order: killed in between, the note is of the earlier timeline, or of another cluster without a database.
+    replace_text(_database_path(path), json.dumps(current))
+    replace_text(path, json.dumps([current.system, current.number]), at)

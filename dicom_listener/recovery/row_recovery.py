@@ -79,11 +79,17 @@ class RowRecovery:
             return
         if before == current:
             self._forget()
-            touch(self._spool.timeline)
+            self._touch(current)
             self._last = current, time.time()
         elif self._are_all_named(before, current):
             note(self._spool.timeline, current)
         self._stop.wait(CHECK_SECONDS)
+
+    def _touch(self, current: Timeline) -> None:
+        if self._last is None:  # perhaps in the form of a development version, which earlier releases cannot read
+            note(self._spool.timeline, current)
+        else:
+            touch(self._spool.timeline)
 
     def _noted(self) -> Timeline | None:
         """Return the noted timeline, and note it again if the note was lost or damaged since this process saw it."""

@@ -13,6 +13,7 @@
     spool/procedure_steps/<hash> state of a procedure step
     spool/objects_searched.json  how far the search for lost rows in the object storage is (recovery.lost_objects)
     spool/timeline.json          timeline of the database whose rows name all files (recovery.noted_timeline)
+    spool/timeline_database.json the same with the database in its cluster, which earlier releases do not note
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.

@@ -67,7 +67,7 @@ def note_other_timeline(settings: Settings, **changes: str) -> None:
     with transaction(settings.database()) as session:
         current = noted_timeline.current_timeline(session)
     other = current._replace(**({"number": "000000FF"} | changes))
-    Spool(settings.spool).timeline.write_text(json.dumps(other))
+    noted_timeline.note(Spool(settings.spool).timeline, other)
 
 
 def waiting(settings: Settings) -> int:
@@ -257,6 +257,7 @@ def test_note_of_an_earlier_release_gets_its_database_and_keeps_its_timeline(
     with transaction(settings.database()) as session:
         session.execute(text("DELETE FROM quarantine"))
     note.write_text(json.dumps([system, number or current]))
+    note.with_name("timeline_database.json").unlink()
     recovery.run_once()
     upgraded = noted_timeline.noted(note)
     recovery.run_once()
