@@ -190,6 +190,7 @@ def test_restored_database_of_another_cluster_names_files_and_is_used(settings: 
     add_quarantined(settings)
     write_stored_file(settings)
     note_another_cluster(settings)
+    os.utime(Spool(settings.spool).timeline, (time.time() + 1,) * 2)
 
     refuse_lost_database(settings)
 
