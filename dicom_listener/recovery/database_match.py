@@ -41,7 +41,8 @@ def compare(settings: Settings, seen: float | None = None) -> Match:
     """Return whether a row names a stored file; with a time *seen*, a row and a file from before it.
 
     Rows are not counted: files that arrive after *seen* get rows in the wrong database, too. Files that wait in an
-    inbox may have no row yet, and those of deleted studies have none any more. Reads until a row names a file; raises
+    inbox may have no row yet, and those of deleted studies have none any more. If no file is from before *seen*, those
+    from after it count, too: the times of moved files may not have been kept. Reads until a row names a file; raises
     OSError, Unavailable, SQLAlchemyError.
     """
     paths = itertools.chain(lost_rows.stored_before(settings, seen), lost_objects.stored_before(settings, seen))
@@ -52,7 +53,18 @@ def compare(settings: Settings, seen: float | None = None) -> Match:
         is_any, are_lost = True, are_lost or lost_rows.are_without_row(settings, page, seen)
     if are_lost:
         return Match.NONE_NAMED
-    return Match.NO_FILES if not is_any and lost_rows.are_any(settings, seen) else Match.BOTH_EMPTY
+    if is_any or not lost_rows.are_any(settings, seen):
+        return Match.BOTH_EMPTY
+    return Match.NAMED if seen is not None and _is_any_named(settings, seen) else Match.NO_FILES
+
+
+def _is_any_named(settings: Settings, seen: float) -> bool:
+    """Return whether a row from before *seen* names a file of any time: a copy may have the time of its making."""
+    paths = itertools.chain(lost_rows.stored_before(settings, None), lost_objects.stored_before(settings, None))
+    while page := [*itertools.islice(paths, lost_rows.PAGE)]:
+        if lost_rows.are_named(settings, page, seen):
+            return True
+    return False
 
 
 def stored(settings: Settings) -> str | None:

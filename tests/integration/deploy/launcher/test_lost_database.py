@@ -345,6 +345,36 @@ def test_dispatcher_refuses_rows_without_any_file(migrated: Settings) -> None:
     refuse_lost_database(migrated, needs_files=True)
 
 
+def note_of_before(settings: Settings) -> None:
+    """Let the note be of another database, seen after all rows and before the times of all files."""
+    note_another_cluster(settings)
+    later = time.time() + 3600
+    os.utime(Spool(settings.spool).timeline, (later,) * 2)
+    for path in settings.spool.rglob("*.dcm"):
+        os.utime(path, (later + 60,) * 2)
+
+
+def test_files_copied_without_their_times_are_those_of_a_moved_database(migrated: Settings) -> None:
+    add_quarantined(migrated)
+    write_stored_file(migrated)
+    Arrivals(migrated.database()).image()
+    note_of_before(migrated)
+
+    refuse_lost_database(migrated, needs_files=True)
+
+
+def test_rows_of_files_received_since_the_note_are_no_match(migrated: Settings) -> None:
+    """The data directory is not mounted: what arrives now gets rows in the wrong database, too."""
+    add_quarantined(migrated)
+    Arrivals(migrated.database()).image()
+    with transaction(migrated.database()) as session:
+        session.execute(text("UPDATE quarantine SET indexed_at = clock_timestamp() + interval '2 hours'"))
+    note_of_before(migrated)
+
+    with pytest.raises(ConfigurationError, match="names files, but none are stored"):
+        refuse_lost_database(migrated, needs_files=True)
+
+
 def test_dispatcher_has_its_number_of_connections_although_the_database_was_examined_before(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
