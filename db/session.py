@@ -126,6 +126,11 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
     return made
 
 
+def driver_connection(session: Session) -> Connection:
+    """Return the connection of the transaction of *session*."""
+    return cast("Connection", session.connection().connection.driver_connection)
+
+
 def connect(url: str) -> Connection:
     """Return a new connection in autocommit mode, outside of the pool; raises psycopg.Error."""
     # Without `engine`: the first call of it makes the pool, whose size `limit_statements` may not have set yet.
@@ -199,7 +204,7 @@ def reading(url: str) -> Iterator[Session]:
     """Session of a command that only reads, for minutes if necessary; see `transaction`."""
     with transaction(url) as session:
         session.execute(READ_ONLY)
-        connection = cast("Connection", session.connection().connection.driver_connection)
+        connection = driver_connection(session)
         usual = connection.answer_seconds
         # The time of a transaction that has begun is limited anew only if it has no limit in between.
         for limits in (SessionLimits(0, 0, 0), READING):

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from db import restore_mark
 from db.operations import progress
 from db.operations.progress import BACKUP_SECONDS
-from deploy.launcher import unfinished_restore
+from db.session import driver_connection
 from deploy.operate.backup import scratch_folder
 from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
 
@@ -43,7 +44,7 @@ def examine_backup(installation: Installation) -> Finding:
 def examine_restore(installation: Installation) -> Finding:
     """Find a restore that was interrupted."""
     with installation.session() as session:
-        found = unfinished_restore.read(session)
+        found = restore_mark.read(driver_connection(session))
     if found is None:
         return ok("no restore of a backup is unfinished")
     return fault(found.found, found.remedy)
