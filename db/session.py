@@ -7,6 +7,7 @@ all pooled sessions are dropped, so that the next attempt connects to the server
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from db import restore_mark
 from db.connection import CONNECT_ARGUMENTS, opened
 from db.limits import SessionLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import CursorResult, Engine, Select
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -47,6 +49,8 @@ UNCHECKED_SECONDS = 1.0
 CHECK_SECONDS = 2
 #: SQLSTATEs of a write to a demoted server, and of a session that the server has ended at a limit.
 ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
+#: Exit status of a process that the operator must help first, as of every ConfigurationError.
+EXIT_CONFIGURATION = 2
 READ_ONLY = text("SET TRANSACTION READ ONLY")
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
@@ -63,6 +67,8 @@ class _Process:
     def __init__(self) -> None:
         self.limits = SERVER
         self.connections = POOL_SIZE
+        #: True in a server, from its start; False in a command.
+        self.is_server = False
         self._lock = threading.Lock()
         self._since: float | None = None
         self._failures = 0
@@ -96,8 +102,10 @@ def note_failure(error: BaseException) -> None:
 def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> None:
     """Limit the statements and the pooled connections of this process, a server; call it once at the start.
 
-    Without it, a statement has the time of SERVER.
+    Without it, a statement has the time of SERVER. A server ends, with status 2, when it connects to a database whose
+    restore is not complete: at its start, the database may not have answered yet.
     """
+    _process.is_server = True
     _process.connections = connections
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
@@ -116,14 +124,31 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
         # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
     )
-    event.listen(
-        made, "do_connect", lambda _dialect, _record, _args, given: opened(url, given, limits or _process.limits)
-    )
+    event.listen(made, "do_connect", lambda _dialect, _record, _args, given: _connected(url, given, limits))
     event.listen(made, "connect", _note_use)
     event.listen(made, "checkin", _note_use)
     event.listen(made, "checkout", _check_connection)
     event.listen(made, "handle_error", _classify)
     return made
+
+
+def _connected(url: str, given: Mapping[str, Any], limits: SessionLimits | None) -> Connection:
+    connection = opened(url, given, limits or _process.limits)
+    if _process.is_server:
+        _require_complete(connection)
+    return connection
+
+
+def _require_complete(connection: Connection) -> None:
+    """End the process if the restore of the database was interrupted: patients who were erased since may be in it.
+
+    Before the first statement of any thread: an exception would only be logged by most of them.
+    """
+    found = restore_mark.read(connection)
+    connection.rollback()
+    if found is not None:
+        log.critical("database.restore_unfinished", problem=found.refusal)
+        os._exit(EXIT_CONFIGURATION)
 
 
 def driver_connection(session: Session) -> Connection:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from db import session
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,6 +57,13 @@ def test_data() -> Path:
     if not (folder / "dicom" / "MANIFEST.csv").is_file():
         missing(f"the test data folder {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_server() -> Iterator[None]:
+    """Let the test process be no server any more: one ends beside a database whose restore is not complete."""
+    yield
+    session._process.is_server = False
 
 
 @pytest.fixture(autouse=True)
