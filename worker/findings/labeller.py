@@ -10,7 +10,7 @@ from worker.findings import lexicon, triggers
 from worker.findings.attributes import Context, last_side, with_both_sides
 from worker.findings.certainty import blanked, without_false_negations
 from worker.findings.certainty import certainty as certainty_of
-from worker.findings.corrections import is_correction, without_retracted
+from worker.findings.corrections import is_correction, retracted, without_retracted
 from worker.findings.listing import listed, verdict
 from worker.findings.replies import only_names, reply
 from worker.findings.sections import parts
@@ -153,12 +153,17 @@ def _retract(found: list[Sentence], words: list[str]) -> None:
     for number, sentence in enumerate(found):
         names = {mention.label.finding for mention in sentence.mentions} if is_correction(words[number]) else set()
         for name in names:
-            stated = [
-                at for at in range(number) if any(mention.label.finding == name for mention in found[at].mentions)
-            ]
-            if stated:
-                kept = (mention for mention in found[stated[-1]].mentions if mention.label.finding != name)
-                found[stated[-1]] = replace(found[stated[-1]], mentions=tuple(kept))
+            stated = _labels_of(found[:number], name)
+            wrong = retracted(stated, _labels_of([sentence], name))
+            last = max((at for at in range(number) if wrong & set(_labels_of([found[at]], name))), default=number)
+            if last < number:
+                kept = (mention for mention in found[last].mentions if mention.label not in wrong)
+                found[last] = replace(found[last], mentions=tuple(kept))
+
+
+def _labels_of(told: list[Sentence], name: str) -> list[Label]:
+    """Return the labels of one finding in sentences."""
+    return [mention.label for sentence in told for mention in sentence.mentions if mention.label.finding == name]
 
 
 def _as(mention: Mention, certainty: Certainty) -> Mention:

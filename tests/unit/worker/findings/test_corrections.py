@@ -26,7 +26,10 @@ def _places(text: str) -> Places:
         ("Left effusion. Addendum: correction, right effusion.", [("present", "right")]),
         ("No effusion, I mean small left effusion.", [("present", "left")]),
         ("Small left effusion, scratch that, right effusion.", [("present", "right")]),
-        ("Left effusion, sorry, left nodule.", [("present", "left")]),
+        ("Small left effusion, scratch that, left nodule.", [("present", "left")]),
+        ("Left effusion, scratch that, no pneumothorax.", [("absent", "")]),
+        ("Left effusion. Correction: no effusion.", [("absent", "")]),
+        ("No right pneumothorax. Correction: left pneumothorax.", [("present", "left")]),
         ("Right fracture (strike that, left fracture).", [("present", "left")]),
     ],
 )
@@ -47,10 +50,41 @@ def test_what_was_taken_back_is_not_read(text: str, places: Places) -> None:
         ("Left effusion. Correction: the film was taken at noon.", [("present", "left")]),
         ("Left nodule. Right effusion. Correction: left effusion.", [("present", "left"), ("present", "left")]),
         ("I mean to repeat the film. Right nodule.", [("present", "right")]),
+        ("Left effusion, sorry, left nodule.", [("present", "left"), ("present", "left")]),
+        ("Left effusion, sorry, no pneumothorax.", [("present", "left"), ("absent", "")]),
+        ("Left effusion, apologies, nodule in the right lung.", [("present", "left"), ("present", "right")]),
+        ("Effusion, no wait, nodule.", [("present", ""), ("present", "")]),
+        ("Left effusion, correction: no pneumothorax.", [("present", "left"), ("absent", "")]),
+        ("Left pneumothorax, correction: no right pneumothorax.", [("present", "left"), ("absent", "right")]),
+        ("Left effusion - I mean no right effusion.", [("present", "left"), ("absent", "right")]),
+        ("Left pneumothorax. Correction: no right pneumothorax.", [("present", "left"), ("absent", "right")]),
     ],
 )
 def test_words_that_take_nothing_back_leave_the_rest_as_it_is(text: str, places: Places) -> None:
     assert _places(text) == places
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [
+        ("Right pneumothorax. Left pneumothorax. Correction: right pneumothorax is small.", ["left", "right"]),
+        ("Left effusion and right effusion. Correction: right effusion is small.", ["left", "right"]),
+        ("Bilateral effusions. Correction: left effusion is small.", ["right", "left"]),
+        ("Right effusion and left effusion, sorry, right effusion is small.", ["left", "right"]),
+        ("Right effusion and left effusion, correction: right effusion is small.", ["left", "right"]),
+        ("Left nodule. Right effusion. Correction: small right effusion.", ["left", "right"]),
+        ("Left and right nodule. Correction: the nodule is small.", ["left", "right", ""]),
+        ("Left effusion. Correction: bilateral effusions.", ["left", "right"]),
+    ],
+)
+def test_correction_of_one_side_leaves_the_other(text: str, sides: list[str]) -> None:
+    assert _places(text) == [("present", side) for side in sides]
+
+
+def test_correction_of_one_zone_leaves_the_other() -> None:
+    text = "Nodule in the left upper lobe and left lower lobe. Correction: left lower lobe nodule is small."
+
+    assert [label.zone for label in labels(text)] == ["upper", "lower"]
 
 
 def test_offsets_of_a_corrected_sentence_are_those_of_the_text() -> None:
