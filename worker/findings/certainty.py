@@ -22,7 +22,7 @@ _NOT = re.compile(r"\bnot\b(?! further classified)")
 _SINGULAR = re.compile(r"(?:is|was|has)\b")
 #: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
-_NEW_PART = re.compile(rf",|\s+and (?:an?|the|{triggers.OF_ITS_OWN})\b|{triggers.BESIDE}")
+_NEW_PART = re.compile(rf",|\s+and (?:an?|the|(?P<own>{triggers.OF_ITS_OWN}))\b|{triggers.BESIDE}")
 BESIDE = re.compile(triggers.BESIDE)
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
@@ -32,7 +32,7 @@ _FRESH = re.compile(rf"\s*(?:(?:an?|the|only|merely|just)\b|{lexicon.SIZE.patter
 #: Joins two findings, or two parts of a sentence.
 JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )with|but|however|nor)\b|;")
 #: Between two findings of which one is meant.
-_ALTERNATIVE = re.compile(r"\s*(?:\w+\s+){0,3}(?:and/)?or\s+(?:\w+\s+){0,3}")
+_ALTERNATIVE = re.compile(r"\s*(?:(?!(?:no|not|without)\b)\w+\s+){0,3}(?:and/)?or\s+(?:\w+\s+){0,3}")
 _EMPTY_BOX = re.compile(r"\[\s*\]|\u2610")
 #: Between a sign of a finding and its doubted name.
 _DOUBTFUL_CAUSE = re.compile(
@@ -57,10 +57,8 @@ def without_false_negations(sentence: str) -> str:
     spans = [match.span() for match in triggers.PSEUDO_NEGATION.finditer(sentence)]
     spans += [match.span(name) for match in triggers.DOUBLE_NEGATION.finditer(sentence) for name in ("a", "b")]
     spans += [match.span("colon") for match in triggers.NEGATED_LIST.finditer(sentence)]
-    if alternative := triggers.NO_CHANGE_OR.search(sentence):
-        at = alternative.start("or")
-        sentence = f"{sentence[:at]}, {sentence[at + 2 :]}"
-    return blanked(sentence, spans)
+    spans += [match.span(match.lastgroup or 0) for match in triggers.HARDWARE_FAILURE.finditer(sentence)]
+    return blanked(resolution.with_change_apart(sentence), spans)
 
 
 def blanked(sentence: str, spans: list[tuple[int, int]]) -> str:
@@ -110,6 +108,7 @@ class _Scope:
 
 def _is_doubted_behind(scope: _Scope) -> bool:
     """Return whether words after a mention doubt it."""
+    told = scope.sentence[: scope.end]
     doubt = triggers.POST_DOUBT.search(scope.sentence, scope.mention.end(), scope.end)
     return bool(
         (doubt and doubt.start() < scope.after and _applies(scope.sentence, scope.mention.end(), doubt, scope.after))
@@ -119,6 +118,7 @@ def _is_doubted_behind(scope: _Scope) -> bool:
             and scope.follows(triggers.CONSIDERED, "uncertain")
         )
         or scope.follows(triggers.POST_UNCERTAINTY, "uncertain")
+        or (scope.follows(triggers.NOT_ASSESSED, "uncertain") and resolution.is_not_assessed(told, scope.mention))
     )
 
 
@@ -251,7 +251,8 @@ def _reaching(before: re.Pattern[str], clause: str, here: int) -> re.Match[str] 
     trigger = found[-1].end()
     if triggers.REMOVAL.fullmatch(found[-1].group()) and _is_beyond(clause, found[-1], here):
         return None
-    part = max((new.start() for new in _NEW_PART.finditer(clause, trigger, here)), default=-1)
+    apart = (new.start() for new in _NEW_PART.finditer(clause, trigger, here) if resolution.is_apart(new, trigger))
+    part = max(apart, default=-1)
     joined = triggers.REMOVAL.fullmatch(found[-1].group()) and not triggers.VERB.search(clause, trigger)
     return found[-1] if part < 0 or joined or _continues(clause, trigger, part, here) else None
 

@@ -58,12 +58,31 @@ _NOT_DONE = (
     rf"\b(?:recommend(?:ed)?|advised?|attempted|planned|awaiting) (?:\w+ )?(?:{_REMOVAL})(?= of\b)|"
     rf"\b(?:{_REMOVAL})(?= of(?:(?!\band\b)[^,;:])*? (?:is|be) (?:not )?{_PLANNED})"
 )
+_DEGREE = r"significant|interval|appreciable|obvious|relevant"
+CHANGE = r"(?:change|increase|decrease|improvement|worsening|progression)"
+_CHANGES = rf"{CHANGE}(?: or (?:(?:{_DEGREE}) )*{CHANGE})*\b"
+#: Not "no change or fracture" and "no definite change, fracture or effusion", which deny the findings.
 _NO_CHANGE = (
-    r"\bno (?:significant |interval |appreciable |obvious |relevant |definite |convincing )*"
-    r"(?:change|increase|decrease|improvement|worsening|progression)\b"
+    rf"\bno (?:(?:(?:{_DEGREE}) )*{_CHANGES}(?!,? or\b)|"
+    rf"(?:(?:{_DEGREE}|definite|convincing) )+{_CHANGES}"
+    r"(?= (?:in|of|to|from|since|compared|between|with|on)\b|\s*(?:[.;]|$)))"
 )
-#: "No change in the effusion or the nodule" tells of both, and of no alternative.
-NO_CHANGE_OR = re.compile(rf"{_NO_CHANGE} (?:in|of) [^,;]*?(?P<or>\bor\b)")
+#: What is told beside a change that is denied: "no change in the effusion or the nodule".
+UNCHANGED = re.compile(rf"{_NO_CHANGE}(?P<rest>[^,;:]*(?:, or\b[^,;:]*)?)")
+#: After hardware, no failure of the heart: "spinal rods without evidence of failure".
+_BROKEN = (
+    r"(?P<{}>(?<!heart )(?<!cardiac )(?<!ventricular )failure)\b"
+    r"(?! or (?:\w+ )?(?:effusion|o?edema|congest|pneumo|consol))"
+)
+HARDWARE_FAILURE = re.compile(
+    r"\b(?:rods?|screws?|plates|nails?|(?<!rib )(?<!thoracic )cages?|hardware|instrumentation|fixation|implants?|"
+    r"arthroplast(?:y|ies)|(?<!left )(?<!right )(?<!cardiac )shunts?)\b[^,;:.]*"
+    rf"(?:,(?: with)? (?:no|without)\b[^,;:.]*?)?\b{_BROKEN.format('failure')}|"
+    r"\b(?:leads?(?! to\b)|wires?|prosthes[ei]s|prosthetic|grafts?|stents?|valves?)\b[^,;:.]*?"
+    rf"\b{_BROKEN.format('of_lead')}|"
+    r"\b(?P<before>failure)(?=,? (?:or|and|nor) [^,;:.]*?\b(?:of|around|in) (?:the )?(?:\w+ ){0,3}?"
+    r"(?:rods?|screws?|plates?|hardware|instrumentation|implants?|prosthes[ei]s|leads?|wires?|shunts?|grafts?|stents?)\b)"
+)
 #: Phrases that resemble a negation; blanked before the search for negations.
 PSEUDO_NEGATION = re.compile(
     rf"{_NO_CHANGE}"
@@ -229,12 +248,18 @@ POST_UNCERTAINTY = re.compile(
     r"(?:should|must|to) be (?:excluded|ruled out)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
     r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
-    r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured|assessed|evaluated|determined|judged)|not assessable|"
+    r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured)|"
     r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
     r"was (?:\w+ )?(?:seen|present|noted|visible) (?:on|in) (?:the |an? )?(?:previous|prior|earlier|last|old) (?:\w+ )?"
     r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?=\s*[.;]?\s*$)|"
     rf"{_NOT_THEN} {_ON_DATE}|"
     r"if (?:present|any|real)|versus|vs\.?)\b"
+)
+#: After the finding, and not about what it is examined for: "cannot be assessed for loculation".
+NOT_ASSESSED = re.compile(
+    r"\b(?:can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
+    r"(?:assessed|evaluated|determined|judged)|not assessable)\b"
+    r"(?! (?:for|as to|with regard|in terms|further|regarding)\b)"
 )
 _TERMINATION = (
     r"however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
