@@ -69,7 +69,7 @@ _SOME = (
 _SOME_OF = re.compile(
     rf"{_SOME} of (?:the|these|those) "
     rf"(?:(?!(?:and|or|with|but|while|whereas|although|though|as|after|since|because|which|that|{triggers.BE})\b)"
-    r"[\w-]+ )*$"
+    r"[\w'-]+ )*$"
 )
 _SOME_GONE = re.compile(
     rf"{_SOME}(?: of (?:them|these|those|which))? (?:{triggers.BE} )+(?:\w+ly )?(?:{triggers.RESOLVED}|not|no longer)\b"

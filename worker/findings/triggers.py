@@ -58,7 +58,10 @@ _NOT_DONE = (
     rf"\b(?:recommend(?:ed)?|advised?|attempted|planned|awaiting) (?:\w+ )?(?:{_REMOVAL})(?= of\b)|"
     rf"\b(?:{_REMOVAL})(?= of(?:(?!\band\b)[^,;:])*? (?:is|be) (?:not )?{_PLANNED})"
 )
-_DEGREE = r"significant|interval|appreciable|obvious|relevant"
+_DEGREE = (
+    r"significant|interval|appreciable|obvious|relevant|substantial|substantive|major|marked|measurable|discernible|"
+    r"detectable|noticeable|perceptible|meaningful|material|overall|further|clear"
+)
 CHANGE = r"(?:change|increase|decrease|improvement|worsening|progression)"
 _CHANGES = rf"{CHANGE}(?: or (?:(?:{_DEGREE}) )*{CHANGE})*\b"
 #: Not "no change or fracture" and "no definite change, fracture or effusion", which deny the findings.

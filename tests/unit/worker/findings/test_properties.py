@@ -75,6 +75,7 @@ def test_some_of_other_things_is_no_part_of_a_denied_finding(text: str) -> None:
         "One of the left-sided nodules has resolved.",
         "Most of the residual left lung nodules have resolved.",
         "Nodules: two are no longer seen.",
+        "One of the patient's nodules has resolved.",
         "Nodules in the left lung, most of which have resolved.",
         "Some of the old small nodules have cleared.",
     ],
@@ -101,6 +102,8 @@ def test_some_of_the_findings_leave_the_others(text: str) -> None:
         ("No change in the effusion on the left or new consolidation.", ["present", "absent"]),
         ("No change in the effusion or new or enlarging nodule.", ["present", "absent"]),
         ("No change in the effusion or acute infarct.", ["present", "uncertain"]),
+        ("No substantial change in the effusion or new pneumothorax.", ["present", "absent"]),
+        ("No major change or effusion.", ["absent"]),
     ],
 )
 def test_finding_added_to_a_denied_change_is_not_affirmed(text: str, certainties: list[str]) -> None:
@@ -116,6 +119,11 @@ def test_finding_added_to_a_denied_change_is_not_affirmed(text: str, certainties
         ("No interval improvement or significant worsening of the consolidation.", ["present"]),
         ("No definite change in the effusion.", ["present"]),
         ("No definite change, left effusion.", ["present"]),
+        ("No substantial change in the left effusion.", ["present"]),
+        ("No major interval change in the effusion or the nodule.", ["present", "present"]),
+        ("No further increase in the pneumothorax.", ["present"]),
+        ("No measurable decrease in the effusion.", ["present"]),
+        ("No clear improvement of the consolidation.", ["present"]),
         ("No change in the old or new infarcts.", ["present"]),
         ("No change in the effusion or new increase in the nodule.", ["present", "present"]),
         ("No change in the effusion or evidence of progression of the mass.", ["present", "present"]),
