@@ -73,7 +73,8 @@ def test_images_of_one_build_are_one_release(sources: Path) -> None:
     write(sources / LEFT_OUT / "shape.py", "ONE = 1\n")
 
     removed = re.findall(r"-path '\*/([\w/]+)' -prune", (REPOSITORY / "deploy/docker/Dockerfile").read_text())
-    assert removed == [LEFT_OUT]
+    # The others are of dependencies, which a release does not name.
+    assert [folder for folder in removed if (REPOSITORY / folder).parent.is_dir()] == [LEFT_OUT]
     assert sources_digest(sources) == before
 
 
