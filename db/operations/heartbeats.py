@@ -74,6 +74,11 @@ def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
     return session.scalars(query).all()
 
 
+def last(session: Session, role: Role) -> Sequence[Process]:
+    """Return the process of *role* with the latest heartbeat, alive or dead; nothing if there was none."""
+    return session.scalars(select(Process).where(Process.role == role).order_by(Process.seen_at.desc()).limit(1)).all()
+
+
 def forget_dead(session: Session) -> None:
     """Delete the rows of processes that have been dead for long, except the last of each role, which alarms compare."""
     later = aliased(Process)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 #: Folder of the reference indexes, below the data directory.
 REFERENCE = "reference"
 MISSING = "no file, and its row needs one"
+LOST_INDEX = "no folder, and it is the reference index in use: `prelim index build` makes a new one"
 
 
 class Files:
@@ -42,6 +43,8 @@ class Files:
         self._inbox: set[str] = set()
         self._unavailable: Unavailable | None = None
         self.absent = Absent()
+        #: Folders of reference indexes that are lost, and not in use.
+        self.unused: list[str] = []
         #: Number and bytes of the copies.
         self.count = self.size = 0
 
@@ -59,11 +62,13 @@ class Files:
         """Copy the file of each row, or find it in the object storage; note each that is missing or another one."""
         for row in stored_rows.every(self._settings):
             self._copy_row(row)
-        for folder in stored_rows.snapshots(self._settings):
-            # A build may delete the row and its folder meanwhile.
-            is_lost = not (self._data_dir / folder).is_dir() and folder in stored_rows.snapshots(self._settings)
-            if is_lost:
-                self.absent.note_folder(folder, MISSING)
+        lost = {folder for folder in stored_rows.indexes(self._settings) if not (self._data_dir / folder).is_dir()}
+        # A build may have deleted the row and its folder meanwhile.
+        for folder, is_used in (stored_rows.indexes(self._settings) if lost else {}).items():
+            if folder in lost and is_used:
+                self.absent.note_folder(folder, LOST_INDEX)
+            elif folder in lost:
+                self.unused.append(folder)
 
     def copy_others(self) -> None:
         """Copy the files that no row names: reference indexes, procedure steps, what is being stored or deleted.

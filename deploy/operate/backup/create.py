@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Files:
-    """Add a backup, and delete all but the latest *keep*; returns what was copied.
+    """Add a backup, and delete those before the latest *keep* complete ones; returns what was copied.
 
     A backup without some files is kept, but deletes no earlier one and does not count as the last one. Files are not
     deleted meanwhile. Raises NotPossible while another backup is running, ConfigurationError if the folder has backups
@@ -85,6 +85,12 @@ def _print(console: Console, name: str, files: Files, dump_size: int, seconds: f
     console.print(f"backup {name}: {size}, {seconds:.1f} s", highlight=False)
     for sentence in files.absent.sentences():
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for folder in files.unused:
+        console.print(
+            f"not in the backup, and not needed: {folder}: the folder of a reference index that is not in use",
+            highlight=False,
+            soft_wrap=True,
+        )
     if files.absent:
         console.print(
             "the backup is not complete: no earlier one was deleted, and it does not count as the last one; restore or"

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import null, select, tuple_
 
+from db import reference
 from db.models import Instance, Quarantined, ReferenceSnapshot, Report, ReportImage
 from db.models.base import any_of
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
 from db.reports import image_files
 from db.session import reading
 from dicom_listener.indexing import headers
@@ -18,12 +21,13 @@ from dicom_listener.spool.durable import open_regular
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
+    from db.models import Process
     from db.settings import Settings
 
 #: Rows of one page.
@@ -105,10 +109,22 @@ def named(session: Session, paths: Collection[str]) -> set[str]:
     return found
 
 
-def snapshots(settings: Settings) -> set[str]:
-    """Return the folders of the reference indexes, relative to the data directory."""
+def indexes(settings: Settings) -> dict[str, bool]:
+    """Return the folders of the reference indexes, relative to the data directory, and whether each is in use.
+
+    In use is the newest one of a model that a living worker has; without a living worker, of the last one's; without
+    either, the newest one of every model.
+    """
     with reading(settings.database()) as session:
-        return set(session.scalars(select(ReferenceSnapshot.directory)))
+        folders = session.scalars(select(ReferenceSnapshot.directory)).all()
+        models = _models(heartbeats.alive(session, Role.WORKER)) or _models(heartbeats.last(session, Role.WORKER))
+        current = reference.current_snapshots(session)
+        used = {index.directory for index in current if not models or index.model_digest in models}
+        return {folder: folder in used for folder in folders}
+
+
+def _models(workers: Iterable[Process]) -> set[str]:
+    return {str(worker.info["model"]) for worker in workers if worker.info.get("model")}
 
 
 def _query(table: type[Any]) -> Select[*tuple[Any, ...]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from db.errors import ConfigurationError
-from db.models import Backup, ReferenceSnapshot
+from db.models import Backup, Process, ReferenceSnapshot
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
 from db.session import transaction
 from deploy.operate.backup import restore
 from deploy.operate.backup.repository import Repository
@@ -173,11 +176,38 @@ def test_lost_store_is_one_sentence_an_exit_status_and_no_backup_that_counts(
     assert len([file for file in stored_files(empty) if file.exists()]) == 2
 
 
-def test_lost_reference_index_is_named(settings: Settings, repository: Repository) -> None:
-    with transaction(settings.database()) as session:
-        session.add(ReferenceSnapshot(directory="reference/a", model_digest="a", cases=1))
+def test_lost_reference_index_is_named_with_its_remedy(settings: Settings, repository: Repository) -> None:
+    add_index(settings, "reference/a", "a")
 
-    assert "not in the backup: reference/a" in back_up(settings, repository)[1]
+    made, printed = back_up(settings, repository)
+
+    assert "not in the backup: reference/a: no folder" in printed
+    assert "`prelim index build`" in printed
+    assert made.absent.files == 1
+
+
+def add_index(settings: Settings, folder: str, model: str) -> None:
+    with transaction(settings.database()) as session:
+        session.add(ReferenceSnapshot(directory=folder, model_digest=model, cases=1))
+
+
+@pytest.mark.parametrize("seconds", [0, 86400], ids=["living worker", "last worker"])
+def test_lost_index_of_a_retired_checkpoint_is_named_and_the_backup_is_complete(
+    settings: Settings, repository: Repository, seconds: int
+) -> None:
+    add_index(settings, "reference/of a retired checkpoint", "a")
+    with transaction(settings.database()) as session:
+        heartbeats.record(session, Role.WORKER, {"model": "b"}, process="host:1")
+        earlier = func.now() - dt.timedelta(seconds=seconds)
+        session.execute(update(Process).values(seen_at=earlier))
+
+    made, printed = back_up(settings, repository)
+
+    assert "not in the backup, and not needed: reference/of a retired checkpoint" in printed
+    assert not made.absent
+    assert recorded(settings) == repository.complete()
+    add_index(settings, "reference/in use", "b")
+    assert back_up(settings, repository)[0].absent.files == 1
 
 
 def test_backups_are_deleted_again_once_all_files_are_there(
