@@ -28,7 +28,7 @@ KeyFile = Annotated[Path, typer.Option(help="File with the key of the backups: 6
 def backup(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")],
     key_file: KeyFile,
-    keep: Annotated[int, typer.Option(min=1, help="Number of backups to keep, this one included.")] = 14,
+    keep: Annotated[int, typer.Option(min=1, help="Number of complete backups to keep, this one included.")] = 14,
 ) -> None:
     """Back up database and files, encrypted, beside all processes; exit with 1 if files are missing or unreadable."""
     from deploy.operate.backup import create
@@ -61,6 +61,8 @@ def restore(
 
     settings, repository = load_settings(), Repository(folder, _key(key_file))
     name = name or repository.latest()
+    if not finish and (lacking := restoring.lacking(repository, name)) is not None:
+        console.print(lacking, highlight=False, soft_wrap=True)
     if verify:
         with scratch_folder.removed_on_signals():
             violations = restoring.verify(settings, console, repository, name, scratch).violations

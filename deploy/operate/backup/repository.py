@@ -95,15 +95,25 @@ class Repository:
             yield
 
     def names(self) -> list[str]:
-        """Return the names of the complete backups, the oldest first."""
+        """Return the names of the finished backups, the oldest first."""
         return sorted(path.parent.name for path in self._root.glob(f"backups/*/manifest{SEALED}"))
 
     def latest(self) -> str:
         """Return the name of the latest backup; raises ConfigurationError if there is none."""
         names = self.names()
         if not names:
-            raise ConfigurationError(f"no complete backup in {self._root}: `prelim backup` makes one")
+            raise ConfigurationError(f"no finished backup in {self._root}: `prelim backup` makes one")
         return names[-1]
+
+    def complete(self) -> list[str]:
+        """Return the names of the backups that lack no file, the oldest first."""
+        return [name for name in self.names() if self._is_complete(name)]
+
+    def _is_complete(self, name: str) -> bool:
+        try:
+            return self.manifest(name).absent == 0
+        except BackupDamaged:
+            return False
 
     def keep(self, path: Path, name: str, *, mutable: bool = False) -> tuple[str, Content]:
         """Copy the file at *path* as *name*, unless an earlier backup has it; return its name here. Raises OSError.
@@ -224,17 +234,19 @@ class Repository:
                 yield Kept(path, name, Content(size, sha256), bool(is_object))
 
     def forget(self, keep: int) -> int:
-        """Delete all but the latest *keep* backups, and the files that none of those has; return how many.
+        """Delete the backups before the latest *keep* complete ones, and the files that no other has; return how many.
 
         Raises BackupDamaged, before anything is deleted, if the list of one that is kept cannot be read.
         """
-        names = self.names()
-        used = {kept.name for backup in names[-keep:] for kept in self.files(backup)}
-        for name in names[: -keep or None]:
+        names, complete = self.names(), self.complete()
+        # With fewer complete ones than *keep*, all stay: an incomplete one may have a file that no other has.
+        kept_names = [name for name in names if len(complete) < keep or name >= complete[-keep]]
+        used = {kept.name for backup in kept_names for kept in self.files(backup)}
+        for name in set(names).difference(kept_names):
             # First: the rest is no backup then.
             self._part(name, "manifest").unlink()
         for folder in (self._root / "backups").iterdir():
-            if folder.name not in names[-keep:]:
+            if folder.name not in kept_names:
                 shutil.rmtree(folder)
         unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
         # Of an interrupted backup, too.

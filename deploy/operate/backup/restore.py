@@ -118,6 +118,16 @@ def restore(settings: Settings, repository: Repository, name: str, source: Bucke
     return manifest
 
 
+def lacking(repository: Repository, name: str) -> str | None:
+    """Return how many files the backup *name* lacks, and which one lacks none; None if it is complete."""
+    absent = repository.manifest(name).absent
+    if not absent:
+        return None
+    complete = repository.complete()
+    other = f"the latest complete one is {complete[-1]} (--name {complete[-1]})" if complete else "none is complete"
+    return f"backup {name} lacks {absent} of its files; {other}"
+
+
 def finish(settings: Settings, console: Console, repository: Repository) -> int:
     """Make a restored system ready to work; return the number of violations that its audit leaves. Safe to repeat.
 
