@@ -13,7 +13,7 @@ from db import reference
 from db.reference import Erasure
 from db.session import reading, transaction
 from db.studies.deletion import erasures
-from deploy.operate.backup.repository import Erasures
+from deploy.operate.backup.contents import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

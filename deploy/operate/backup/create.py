@@ -13,8 +13,8 @@ from db.session import reading, transaction
 from db.studies.deletion import file_deletions
 from deploy.launcher import unfinished_restore
 from deploy.operate.backup import again, dump
+from deploy.operate.backup.contents import Manifest
 from deploy.operate.backup.copied_files import Files
-from deploy.operate.backup.repository import Manifest, Repository
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.settings import Settings
+    from deploy.operate.backup.repository import Repository
     from deploy.operate.backup.sealing import Content
 
 

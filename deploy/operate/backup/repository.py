@@ -18,11 +18,12 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from db.errors import ConfigurationError, NotPossible
 from deploy.operate.backup import sealing
+from deploy.operate.backup.contents import Erasures, Kept, Manifest
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
 
@@ -34,42 +35,6 @@ SEALED, UNFINISHED = ".sealed", ".new"
 ERASURES = "erasures"
 #: Copies that are opened to recognise their key.
 MAX_TRIED = 100
-
-
-class Erasures(NamedTuple):
-    """Fingerprints of erased patients, and of erased reference cases, with their times in ISO 8601."""
-
-    patients: dict[str, str]
-    #: Times of the erasure and of the readmission; without either if an earlier release has written them.
-    reference: dict[str, list[str | None]]
-
-
-class Kept(NamedTuple):
-    """File of a backup: its path, its name in the folder of the backups, and its content."""
-
-    path: str
-    #: Empty if the object is only listed.
-    name: str
-    content: Content
-    #: True if it was in the object storage.
-    is_object: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """Content of one backup; times are those of the database's clock, in ISO 8601."""
-
-    version: str
-    #: Everything that was acknowledged or stored until then is in the backup.
-    begun_at: str
-    ended_at: str
-    files: int
-    bytes: int
-    #: SHA-256 of the list of files, and of the dump.
-    list_sha256: str
-    database_sha256: str
-    #: Files that belong to the backup and are not in it; the backups of earlier releases did not count all.
-    absent: int = 0
 
 
 class Repository:

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from db.storage.bucket import Bucket
-    from deploy.operate.backup.repository import Kept, Manifest, Repository
+    from deploy.operate.backup.contents import Kept, Manifest
+    from deploy.operate.backup.repository import Repository
 
 #: Latest reports that a verification reads.
 REPORTS = 100

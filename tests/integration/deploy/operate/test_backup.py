@@ -25,8 +25,9 @@ from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
 from deploy.operate.backup import again, create, dump, restore
+from deploy.operate.backup.contents import Erasures
 from deploy.operate.backup.copied_files import REFERENCE, Files
-from deploy.operate.backup.repository import Erasures, Repository
+from deploy.operate.backup.repository import Repository
 from deploy.operate.backup.sealing import BackupDamaged
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
