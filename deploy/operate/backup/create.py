@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from db.models import Backup
+from db.release import release
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
 from deploy.launcher import unfinished_restore
@@ -44,7 +44,7 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
             files, listed, database = _copy(settings, repository, name)
         ended = _now(url)
         manifest = Manifest(
-            version("prelim"),
+            release(),
             begun.isoformat(),
             ended.isoformat(),
             files.count,

@@ -14,6 +14,7 @@ from db.errors import ConfigurationError
 from db.models import Backup, Process, ReferenceSnapshot
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
+from db.release import release
 from db.session import transaction
 from deploy.operate.backup import restore
 from deploy.operate.backup.repository import Repository
@@ -249,3 +250,8 @@ def test_key_that_other_users_can_read_is_named(settings: Settings, tmp_path: Pa
     assert f"warning: every user can read {key}" in made.stdout
     key.chmod(0o600)
     assert "warning" not in prelim(settings, "backup", str(tmp_path / "backups"), "--key-file", str(key)).stdout
+
+
+def test_manifest_has_the_release_that_made_the_backup(settings: Settings, repository: Repository) -> None:
+    back_up(settings, repository)
+    assert repository.manifest(repository.latest()).version == release()
