@@ -43,3 +43,5 @@ class Manifest:
     database_sha256: str
     #: Files that belong to the backup and are not in it; the backups of earlier releases did not count all.
     absent: int = 0
+    #: Every copy of a file with a row, here and in earlier backups, was compared with that row once.
+    compared: bool = False

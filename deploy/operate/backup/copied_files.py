@@ -13,10 +13,10 @@ from db.reports import image_files
 from db.session import reading
 from db.storage import object_files
 from db.storage.errors import StorageError, Unavailable
-from deploy.operate.backup import stored_rows
+from deploy.operate.backup import sealing, stored_rows
 from deploy.operate.backup.absent import Absent
 from deploy.operate.backup.sealing import Content
-from dicom_listener.spool.durable import COMPLETE, Spool
+from dicom_listener.spool.durable import COMPLETE, Spool, open_regular
 from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
@@ -33,13 +33,19 @@ LOST_INDEX = "no folder, and it is the reference index in use: `prelim index bui
 
 
 class Files:
-    """Copies files, and lists each once in *listed*."""
+    """Copies files, and lists each once in *listed*.
 
-    def __init__(self, settings: Settings, repository: Repository, listed: BinaryIO) -> None:
+    With *compares*, each file and its earlier copy are compared with the row, otherwise only a file without a copy.
+    """
+
+    def __init__(self, settings: Settings, repository: Repository, listed: BinaryIO, *, compares: bool = False) -> None:
         self._settings = settings
         self._data_dir, self._spool = settings.operations.data_dir, Spool(settings.spool)
         self._repository = repository
         self._listed = listed
+        self._compares = compares
+        #: Whether every copy of a file with a row is compared now.
+        self.compared = True
         self._inbox: set[str] = set()
         self._unavailable: Unavailable | None = None
         self.absent = Absent()
@@ -87,11 +93,17 @@ class Files:
         """Copy a file; one that has left its folder is copied at its next place."""
         name = path.relative_to(self._data_dir).as_posix()
         try:
-            self._keep(path, name, mutable=path.parent == self._spool.procedure_steps)
+            mutable = path.parent == self._spool.procedure_steps or self._is_first(path, name)
+            self._list(name, *self._repository.keep(path, name, mutable=mutable))
         except FileNotFoundError:
             return
         except OSError as error:
             self.absent.note(Path(name).parent.as_posix(), name, error.strerror or "it cannot be read")
+
+    def _is_first(self, path: Path, name: str) -> bool:
+        """Return whether a file gets its first copy before its row: it needs another one, compared with the row."""
+        folders = self._spool.store, self._spool.quarantine, self._data_dir / image_files.FOLDER
+        return any(map(path.is_relative_to, folders)) and self._repository.kept(name, path.stat().st_size) is None
 
     def _copy_row(self, row: StoredRow) -> None:
         """Copy the file of a row; a cause is noted only if the row is the same after it was found."""
@@ -101,10 +113,22 @@ class Files:
         if now is not None and now != row:
             cause = self._cause(row := now)
         if now is not None and cause is not None:
-            earlier = self._repository.kept(row.file_path, row.file_bytes) if row.sha256 else None
+            earlier = self._earlier(row)
             self.absent.note(row.folder, row.file_path, cause, has_earlier=earlier is not None)
             if earlier is not None:
                 self._list(row.file_path, *earlier)
+
+    def _earlier(self, row: StoredRow) -> tuple[str, Content] | None:
+        """Return the copy of the file of a row that an earlier backup has; None if it is one of the damaged file."""
+        found = self._repository.kept(row.file_path, row.file_bytes) if row.sha256 else None
+        if found is None or not self._compares:
+            return found
+        self.compared = False
+        try:
+            with open_regular(self._data_dir / row.file_path) as file:
+                return None if sealing.sha256(file) == found[1].sha256 else found
+        except OSError:
+            return found
 
     def _cause(self, row: StoredRow) -> str | None:
         """Copy the file of a row, or its object; return why it cannot be copied."""
@@ -112,7 +136,7 @@ class Files:
         try:
             cause = self._differs(row, path)
             if cause is None:
-                self._keep(path, row.file_path)
+                self._list(row.file_path, *self._repository.keep(path, row.file_path, compared=self._compares))
         except FileNotFoundError:
             cause = MISSING
         except OSError as error:
@@ -130,7 +154,7 @@ class Files:
     def _differs(self, row: StoredRow, path: Path) -> str | None:
         """Compare a file with its row, without reading it if an earlier backup has copied it."""
         is_known = path.stat().st_size == row.file_bytes and self._repository.kept(row.file_path, row.file_bytes)
-        return None if is_known else row.difference(path)
+        return None if is_known and not self._compares else row.difference(path)
 
     def _copy_object(self, row: StoredRow) -> None:
         """Copy or list an object; after the storage has failed once, only what an earlier backup has."""
@@ -152,9 +176,6 @@ class Files:
         except Unavailable as error:
             self._unavailable = error
             raise
-
-    def _keep(self, path: Path, name: str, *, mutable: bool = False) -> None:
-        self._list(name, *self._repository.keep(path, name, mutable=mutable))
 
     def _list(self, name: str, kept_as: str, content: Content) -> None:
         self._write([name, kept_as, content.size, content.sha256])

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from deploy.operate.backup.repository import Repository
     from deploy.operate.backup.sealing import Content
 
+COMPARES = (
+    "the folder has copies that were not compared with the rows of their files: this backup reads and compares every"
+    " file, and takes longer"
+)
+
 
 def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Files:
     """Add a backup, and delete those before the latest *keep* complete ones; returns what was copied.
@@ -41,7 +46,9 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
         with file_deletions.held_off(url):
             begun = _now(url)
             name = f"{begun:%Y%m%dT%H%M%S.%fZ}"
-            files, listed, database = _copy(settings, repository, name)
+            if compares := not repository.is_compared():
+                console.print(COMPARES, soft_wrap=True)
+            files, listed, database = _copy(settings, repository, name, compares=compares)
         ended = _now(url)
         manifest = Manifest(
             release(),
@@ -52,6 +59,7 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
             listed.sha256,
             database.sha256,
             files.absent.files,
+            files.compared,
         )
         repository.write_manifest(name, manifest)
         again.note(url, repository)
@@ -65,10 +73,10 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
     return files
 
 
-def _copy(settings: Settings, repository: Repository, name: str) -> tuple[Files, Content, Content]:
+def _copy(settings: Settings, repository: Repository, name: str, *, compares: bool) -> tuple[Files, Content, Content]:
     """Copy everything; return what was copied, the list of the files and the dump."""
     with tempfile.TemporaryFile() as listed:
-        files = Files(settings, repository, listed)
+        files = Files(settings, repository, listed, compares=compares)
         # An object that is acknowledged by now is in an inbox, and copied from there, or has left it for the store, and
         # has a row, which is read later. The inboxes are read again because objects arrive meanwhile.
         files.copy_inbox()

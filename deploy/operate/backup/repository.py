@@ -28,7 +28,7 @@ from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SEALED, UNFINISHED = ".sealed", ".new"
@@ -72,32 +72,42 @@ class Repository:
 
     def complete(self) -> list[str]:
         """Return the names of the backups that lack no file, the oldest first."""
-        return [name for name in self.names() if self._is_complete(name)]
+        return [name for name in self.names() if self._has(name, lambda manifest: manifest.absent == 0)]
 
-    def _is_complete(self, name: str) -> bool:
+    def _has(self, name: str, state: Callable[[Manifest], bool]) -> bool:
         try:
-            return self.manifest(name).absent == 0
+            return state(self.manifest(name))
         except BackupDamaged:
             return False
 
-    def keep(self, path: Path, name: str, *, mutable: bool = False) -> tuple[str, Content]:
+    def is_compared(self) -> bool:
+        """Return whether every copy of a file with a row was compared with it, which earlier releases did not do."""
+        if names := self.names():
+            return self._has(names[-1], lambda manifest: manifest.compared)
+        return not any((self._root / "files").rglob(f"*{SEALED}"))
+
+    def keep(self, path: Path, name: str, *, mutable: bool = False, compared: bool = False) -> tuple[str, Content]:
         """Copy the file at *path* as *name*, unless an earlier backup has it; return its name here. Raises OSError.
 
         A copy is never replaced: another content has another name. A file that is *mutable* has a copy for each time of
-        its last change.
+        its last change. With *compared*, only a copy with the digest of the file is one of it, otherwise one with its
+        size.
         """
         with open_regular(path) as source:
             status = os.fstat(source.fileno())
             name = f"{name}.{status.st_mtime_ns}" if mutable else name
-            if (found := self.kept(name, status.st_size)) is not None:
+            if (found := self.kept(name, status.st_size, sealing.sha256(source) if compared else None)) is not None:
                 return found
             name = next(free for free in _names(name) if not self._file(free).exists())
             with self._written(self._file(name)) as target:
                 return name, sealing.seal(source, target, self._key, name)
 
     def kept(self, name: str, size: int | None, sha256: str | None = None) -> tuple[str, Content] | None:
-        """Return name and content of the copy of *name* with this size and digest, if given; None if there is none."""
-        for each in itertools.takewhile(lambda each: self._file(each).exists(), _names(name)):
+        """Return name and content of the copy of *name* with this size and digest, if given; None if there is none.
+
+        The latest, which has replaced one that is not the file of its row.
+        """
+        for each in reversed([*itertools.takewhile(lambda each: self._file(each).exists(), _names(name))]):
             content = self._content(each)
             if content is not None and size in (None, content.size) and sha256 in (None, content.sha256):
                 return each, content

@@ -112,6 +112,15 @@ def content(source: BinaryIO, key: bytes, name: str) -> Content:
     return Content(left - chunks * TAG, digest.hex())
 
 
+def sha256(file: BinaryIO) -> str:
+    """Return the SHA-256 of a file that is not encrypted, in hex; its position is at the beginning afterwards."""
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
+
+
 def _open(source: BinaryIO, key: bytes, name: str) -> tuple[AESGCM, int]:
     """Return the cipher of a file, and the number of bytes of its chunks."""
     head = source.read(HEAD)
