@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Wait, as a restore of many files does, once the first file of a patient is in the scratch folder.
 WAIT = """
 import signal
+# Ignored, and left so, where the tests run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from deploy.operate.backup import restore
 def compare(*_):
     print("restoring", flush=True)
