@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from sqlalchemy import func, select, text
 from db.models import Instance, Report, Study
 from db.session import transaction
 from deploy.operate import audit, report_images
-from dicom_listener.recovery.noted_timeline import current_timeline
+from dicom_listener.recovery.noted_timeline import current_timeline, noted
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.chaos.children import POISONED
@@ -70,8 +69,8 @@ def all_ended(system: System, studies: list[PlannedStudy]) -> bool:
     spool = Spool(system.settings.spool)
     with transaction(system.url) as session:
         ended = session.scalar(select(func.count()).select_from(Study).where(Study.state.in_(ENDS)))
-        current = [*current_timeline(session)]
-    is_recovered = spool.timeline.exists() and json.loads(spool.timeline.read_text()) == current
+        current = current_timeline(session)
+    is_recovered = noted(spool.timeline) == current
     return is_recovered and ended == len(studies) and not any(received(spool))
 
 
