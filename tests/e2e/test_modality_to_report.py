@@ -98,6 +98,7 @@ def test_status_lists_live_processes(reported: System) -> None:
     assert status["last_error"] is None
 
 
+@pytest.mark.slow
 def test_suspended_process_is_neither_ready_nor_live(reported: System) -> None:
     """The listener is not among them: its status file is old only after 15 s."""
     roles = ("listener", *SUSPENDED)

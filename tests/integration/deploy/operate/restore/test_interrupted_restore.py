@@ -82,6 +82,7 @@ def studies(settings: Settings) -> int:
         return session.scalar(select(func.count()).select_from(Study)) or 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "has_tables"), STEPS.items())
 def test_restore_killed_at_any_step_is_refused_until_it_is_completed(
     step: str, has_tables: bool, place: Settings, repository: Repository, backup: str, tmp_path: Path
@@ -108,6 +109,7 @@ def test_restore_killed_at_any_step_is_refused_until_it_is_completed(
     assert studies(place) == 0, "the erased patient is back"
 
 
+@pytest.mark.slow
 def test_processes_refuse_a_database_whose_restore_was_interrupted(
     place: Settings, repository: Repository, backup: str
 ) -> None:

@@ -43,6 +43,7 @@ def verification(tmp_path: Path, database_url: str) -> list[str]:
     return [sys.executable, "-c", WAIT, "restore", str(tmp_path / "backups"), *given]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_stop_signal_removes_the_files_of_patients(
     number: signal.Signals, verification: list[str], tmp_path: Path, database_url: str

@@ -61,6 +61,7 @@ def work(settings: Settings) -> None:
     time.sleep(SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["dispatch", "serve"])
 def test_server_that_began_before_its_database_ends(place: Settings, server: str) -> None:
     ended = prelim(place, server, before=NO_ANSWER)
