@@ -7,43 +7,23 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import pytest
 from rich.console import Console
 
 from deploy.operate.backup import restore, stored_rows
-from deploy.operate.backup.repository import Repository
 from tests.integration.deploy.operate.restore.place import (
-    KEY,
     arrived,
     back_up,
-    empty_place,
-    installation,
     sealed,
     stored_files,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    import pytest
+
     from db.settings import Settings
-    from deploy.embedded.postgres import Postgres
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> Settings:
-    return installation(tmp_path / "data", database_url)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "backups", KEY)
-
-
-@pytest.fixture
-def empty(tmp_path: Path, postgres: Postgres) -> Iterator[Settings]:
-    with empty_place(tmp_path / "empty", postgres) as place:
-        yield place
+    from deploy.operate.backup.repository import Repository
 
 
 #: Part of the line that a backup prints before it compares every file.

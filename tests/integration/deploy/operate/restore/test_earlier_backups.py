@@ -24,8 +24,6 @@ from tests.integration.deploy.operate.restore.place import (
     OTHER_KEY,
     arrived,
     back_up,
-    empty_place,
-    installation,
     key_file,
     prelim,
     sealed,
@@ -33,27 +31,9 @@ from tests.integration.deploy.operate.restore.place import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
-    from deploy.embedded.postgres import Postgres
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> Settings:
-    return installation(tmp_path / "data", database_url)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "backups", KEY)
-
-
-@pytest.fixture
-def empty(tmp_path: Path, postgres: Postgres) -> Iterator[Settings]:
-    with empty_place(tmp_path / "empty", postgres) as place:
-        yield place
 
 
 def restored(place: Settings, repository: Repository, name: str) -> int:

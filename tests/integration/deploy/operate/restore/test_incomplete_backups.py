@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from sqlalchemy import update
 
 from db.models import Instance
 from db.session import transaction
 from deploy.operate.backup import restore
-from deploy.operate.backup.repository import Repository
 from tests.integration.deploy.operate.restore.place import (
-    KEY,
     arrived,
     back_up,
-    empty_place,
-    installation,
     key_file,
     prelim,
     stored_files,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
-    from deploy.embedded.postgres import Postgres
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> Settings:
-    return installation(tmp_path / "data", database_url)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "backups", KEY)
-
-
-@pytest.fixture
-def empty(tmp_path: Path, postgres: Postgres) -> Iterator[Settings]:
-    with empty_place(tmp_path / "empty", postgres) as place:
-        yield place
+    from deploy.operate.backup.repository import Repository
 
 
 def test_incomplete_backups_do_not_count_among_those_that_are_kept(settings: Settings, repository: Repository) -> None:

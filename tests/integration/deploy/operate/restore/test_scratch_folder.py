@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.operate.backup import scratch_folder
-from deploy.operate.backup.repository import Repository
 from tests.conftest import REPOSITORY
-from tests.integration.deploy.operate.restore.place import KEY, back_up, installation, key_file
+from tests.integration.deploy.operate.restore.place import back_up, key_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from db.settings import Settings
+    from deploy.operate.backup.repository import Repository
 
 #: Wait, as a restore of many files does, once the first file of a patient is in the scratch folder.
 WAIT = """
@@ -35,9 +37,9 @@ app.main()
 
 
 @pytest.fixture
-def verification(tmp_path: Path, database_url: str) -> list[str]:
+def verification(settings: Settings, repository: Repository, tmp_path: Path) -> list[str]:
     """The arguments of a verification, which stops at its first file."""
-    back_up(installation(tmp_path / "data", database_url), Repository(tmp_path / "backups", KEY))
+    back_up(settings, repository)
     (tmp_path / "scratch").mkdir()
     given = ["--key-file", key_file(tmp_path), "--verify", "--scratch", str(tmp_path / "scratch")]
     return [sys.executable, "-c", WAIT, "restore", str(tmp_path / "backups"), *given]
