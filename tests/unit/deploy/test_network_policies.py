@@ -81,7 +81,7 @@ def test_what_one_side_of_a_connection_allows_the_other_allows_too(names: tuple[
             out = allows(policies, "Egress", client, port, server)
             admitted = allows(policies, "Ingress", server, port, client)
             # Listener and API admit the whole network: modalities, readers.
-            everyone = allows(policies, "Ingress", server, port, "stranger")
+            everyone = allows(policies, "Ingress", server, port, "another-app")
             if (out and not admitted) or (admitted and not out and not everyone):
                 one_sided.append((client, server, port))
 
