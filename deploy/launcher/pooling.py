@@ -9,12 +9,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
+import structlog
 
 from db.errors import ConfigurationError
 from db.session import connect
 
 if TYPE_CHECKING:
     from db.settings import Settings
+
+log = structlog.get_logger()
 
 #: A shared session shows itself in the first round, unless the pooler has many idle ones.
 ROUNDS = 5
@@ -37,6 +40,7 @@ def _is_shared(url: str) -> bool:
     for _ in range(ATTEMPTS):
         with suppress(psycopg.Error):
             return is_shared(url)
+    log.warning("database.pooler_not_checked", remedy="`prelim doctor` checks it once the database can be reached")
     return False
 
 

@@ -65,11 +65,12 @@ COVERED = text(f"""
 #: The same for deleted studies, which keep the names that they had when they were deleted.
 FORGET_DELETED = text(f"""
     DELETE FROM deleted_studies AS gone USING patient_erasures AS erased
-    WHERE erased.completed_at IS NULL AND erased.erased_at >= gone.received_at AND btrim(patient_id) <> ''
-      AND erased.fingerprint IN (
-        encode(sha256(convert_to(btrim(patient_id), 'UTF8')), 'hex'),
-        encode(sha256(convert_to(btrim(patient_id) || '{WITH_ISSUER}' || btrim(issuer_of_patient_id), 'UTF8')), 'hex')
-      )
+    WHERE erased.completed_at IS NULL AND erased.erased_at >= gone.received_at AND erased.fingerprint = ANY(
+        SELECT encode(sha256(convert_to(name, 'UTF8')), 'hex') FROM unnest(
+            CASE WHEN btrim(patient_id) = '' THEN ARRAY[btrim(study_instance_uid)]
+            ELSE ARRAY[btrim(patient_id), btrim(patient_id) || '{WITH_ISSUER}' || btrim(issuer_of_patient_id)] END
+        ) AS name
+    )
     RETURNING gone.study_id
 """)  # noqa: S608 - a constant of this program
 

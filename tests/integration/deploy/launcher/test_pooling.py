@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from structlog.testing import capture_logs
 
 from db.errors import ConfigurationError
 from db.session import connect, engine
@@ -132,6 +133,13 @@ def test_pooler_is_found_after_an_attempt_without_an_answer(
         pytest.raises(ConfigurationError, match="pool_mode = session"),
     ):
         refuse_shared_sessions(Settings(database_url=url))
+
+
+def test_database_that_cannot_be_reached_is_not_checked_and_the_log_says_so() -> None:
+    with capture_logs() as lines:
+        refuse_shared_sessions(Settings(database_url=f"postgresql+psycopg://prelim@127.0.0.1:{free_port()}/prelim"))
+
+    assert [line["event"] for line in lines] == ["database.pooler_not_checked"]
 
 
 def test_pooler_is_started_on_another_port_if_a_connection_has_taken_the_first(

@@ -359,6 +359,17 @@ def test_erasure_that_was_interrupted_covers_a_study_deleted_since(settings: Set
     assert study.patient_id not in exported(settings, tmp_path)[0]
 
 
+def test_deleted_study_without_a_patient_id_is_erased_by_its_uid(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+    execute(settings, f"UPDATE studies SET patient_id = ' ' WHERE id = '{study.id}'")
+    run(settings)
+    with transaction(settings.database()) as session:
+        erasures.record(session, {erasures.fingerprint(study.study_instance_uid)})
+
+    assert erase.resume(settings, Console(quiet=True)).deleted == 1
+    assert study.study_instance_uid not in exported(settings, tmp_path)[0]
+
+
 def test_study_received_after_an_erasure_keeps_its_names_for_the_audit_log(settings: Settings, tmp_path: Path) -> None:
     study = oldest(settings)
     with transaction(settings.database()) as session:
