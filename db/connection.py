@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from sqlalchemy import make_url
 from db.environment import current_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from db.limits import SessionLimits
 
@@ -75,9 +76,20 @@ def opened(url: str, given: Mapping[str, Any], limits: SessionLimits) -> Connect
     # In pg_stat_activity, so that an operator finds the process that holds a lock.
     arguments = CONNECT_ARGUMENTS | {"application_name": f"prelim:{os.getpid()}"} | dict(given)
     connection = _logged_in(url, arguments)
-    connection.limit(limits, local=False)
-    connection.commit()
+    with closed_on_failure(connection):
+        connection.limit(limits, local=False)
+        connection.commit()
     return connection
+
+
+@contextlib.contextmanager
+def closed_on_failure(connection: Connection) -> Iterator[None]:
+    """Close *connection* if the block raises: a server that shuts down refuses the first statements of a session."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _logged_in(url: str, arguments: dict[str, Any]) -> Connection:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from db import restore_mark
-from db.connection import CONNECT_ARGUMENTS, opened
+from db.connection import CONNECT_ARGUMENTS, closed_on_failure, opened
 from db.limits import SessionLimits
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
 def _connected(url: str, given: Mapping[str, Any], limits: SessionLimits | None) -> Connection:
     connection = opened(url, given, limits or _process.limits)
     if _process.is_server:
-        _require_complete(connection)
+        with closed_on_failure(connection):
+            _require_complete(connection)
     return connection
 
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db import session as database
+from db.connection import Connection
 from db.session import statements, transaction
 
 if TYPE_CHECKING:
@@ -33,6 +34,18 @@ def test_connection_closed_by_the_server_is_replaced(database_url: str, monkeypa
     end_backend(database_url, ended)
 
     assert backend(database_url) != ended
+
+
+def test_connection_whose_first_statements_are_refused_is_closed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Connection]()
+    monkeypatch.setattr(Connection, "limit", lambda self, *_, **__: (opened.append(self), self.execute("SELECT 1 / 0")))
+
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        database.connect(database_url)
+
+    assert opened[0].closed
 
 
 def test_connection_is_reused(database_url: str) -> None:
