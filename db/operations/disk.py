@@ -68,6 +68,14 @@ def measure(directory: Path) -> Disk:
     return Disk(found.f_bavail * found.f_frsize, found.f_favail, max(used, used_inodes))
 
 
+def room(directory: Path, percent: float) -> int:
+    """Return the bytes that fit on the disk of *directory* until *percent* of it or the reserve is reached, if any."""
+    found = os.statvfs(directory)
+    usable = (found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize
+    kept = max(usable * (1 - percent / 100), RESERVED_BYTES)
+    return max(int(found.f_bavail * found.f_frsize - kept), 0)
+
+
 def _percent(used: int, free: int) -> float:
     """Return the used share of what an ordinary user can use."""
     return 100 * used / max(used + free, 1)

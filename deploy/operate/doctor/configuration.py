@@ -11,9 +11,12 @@ from sqlalchemy import make_url
 from db.answers import rules
 from db.environment import OLD_NAMES, old_names, variable
 from db.errors import ConfigurationError
+from db.settings import server_urls
 from deploy.operate.doctor.finding import Check, Finding, fault, ok, warning
+from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
@@ -79,10 +82,15 @@ def examine_secret_files(installation: Installation) -> Finding:
 
 def _secret_files(settings: Settings) -> list[Path]:
     """Return the files that may hold secrets; those of /run/secrets have the modes of the container engine."""
-    data = settings.operations.data_dir
-    key = settings.dicom.tls_key or settings.dicom.tls_certificate
+    data, dicom, audit = settings.operations.data_dir, settings.dicom, settings.audit
     named = [*(data / "secrets").glob("*"), data / "postgres" / "password", data / "redis" / "password"]
-    return [*named, settings.embedded_services, *([] if key is None else [key])]
+    keys = [dicom.tls_key, dicom.tls_certificate, audit.audit_syslog_key, audit.audit_syslog_certificate]
+    return [*named, settings.embedded_services, *(path for path in keys if path is not None and _has_key(path))]
+
+
+def _has_key(path: Path) -> bool:
+    """Return whether a file of TLS, which may be a certificate alone, has a private key."""
+    return path.is_file() and b"PRIVATE KEY" in path.read_bytes()
 
 
 def _more(paths: list[Path]) -> str:
@@ -95,7 +103,8 @@ def _names(paths: list[Path]) -> str:
 
 def examine_access(installation: Installation) -> Finding:
     """Find a spool that other users of the machine can enter: Prelim makes it for its owner only."""
-    spool = installation.settings.spool.absolute()
+    # The folders above the target of a symbolic link decide, not those above the link.
+    spool = installation.settings.spool.resolve()
     if not spool.exists():
         return ok("no spool yet: the first start creates it for its owner only")
     closed = [folder for folder in (spool, *spool.parents) if not folder.stat().st_mode & stat.S_IXOTH]
@@ -111,7 +120,7 @@ def examine_passwords(installation: Installation) -> Finding:
     for name in ("database_url", "broker_url"):
         url = getattr(operations, name)
         if url is not None:
-            given[variable(name)] = str(make_url(url.get_secret_value()).password or "")
+            given[variable(name)] = _password(url.get_secret_value())
     if operations.flower_password is not None:
         given[variable("flower_password")] = operations.flower_password.get_secret_value()
     weak = [
@@ -124,21 +133,40 @@ def examine_passwords(installation: Installation) -> Finding:
     return ok(f"{len(given)} configured passwords are long; others are generated")
 
 
+def _password(url: str) -> str:
+    """Return the password in a URL of PostgreSQL, Redis or Sentinel; empty without one."""
+    found = server_urls.sentinel(url)
+    if found is not None:
+        return found.password or ""
+    parsed = make_url(url)
+    return str(parsed.password or parsed.query.get("password", ""))
+
+
 def examine_user(installation: Installation) -> Finding:
-    """Report processes run by root although the data belong to another user."""
+    """Report processes run by root although the data, or folders of the spool, belong to another user."""
     data = installation.settings.operations.data_dir
     if not data.exists():
         return ok(f"{data} does not exist yet: it is created by the first start, for user {os.geteuid()}")
     if not data.is_dir():
         return fault(f"{data} is not a directory", "set PRELIM_DATA_DIR to a directory")
-    owner = data.stat().st_uid
-    if owner == os.geteuid():
-        return ok(f"{data} belongs to user {owner}, who runs this command")
+    owners = ((folder, folder.stat().st_uid) for folder in _folders(data, Spool(installation.settings.spool)))
+    foreign = next(((folder, owner) for folder, owner in owners if owner != os.geteuid()), None)
+    if foreign is None:
+        return ok(f"{data} and its spool belong to user {os.geteuid()}, who runs this command")
+    folder, owner = foreign
     return fault(
-        f"{data} belongs to user {owner}, and this command runs as user {os.geteuid()}",
-        f"run Prelim as user {owner}, or `chown -R {os.geteuid()} {data}` while it is stopped;"
+        f"{folder} belongs to user {owner}, and this command runs as user {os.geteuid()}",
+        f"run Prelim as user {owner}, or `chown -R {os.geteuid()} {folder}` while it is stopped;"
         " an NFS export must not map root to nobody (no_root_squash)",
     )
+
+
+def _folders(data: Path, spool: Spool) -> Iterator[Path]:
+    """Yield the folders that the processes write to, those above first: another user's cannot be entered."""
+    yield data
+    yield from (folder for folder in (spool.root, spool.store, spool.quarantine) if folder.exists())
+    for slot in spool.slots():
+        yield from (folder for folder in (slot.root, *slot.folders) if folder.exists())
 
 
 CHECKS = (

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from db.operations import disk
-from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
+from deploy.operate.doctor.finding import Check, Finding, Level, fault, not_checked, ok, warning
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.file_system import probe
 
@@ -45,14 +45,15 @@ MARKS = (
 
 
 def existing(directory: Path) -> Path:
-    """Return the directory, or the parent in which it will be created."""
-    return next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    """Return the directory that a path leads to, or the parent in which it will be created."""
+    resolved = directory.resolve()
+    return next(path for path in (resolved, *resolved.parents) if path.exists())
 
 
 def examine_space(installation: Installation) -> Finding:
     """Compare the free bytes with the reserve at which objects are refused, and the used share with the marks."""
     settings = installation.settings
-    directory = settings.operations.data_dir
+    directory = settings.spool
     measured = disk.measure(existing(directory))
     free, used = measured.bytes, f"{measured.used_percent:.0f} % are used"
     found = f"{free >> 20} MiB are free on the disk of {directory}"
@@ -72,7 +73,7 @@ def examine_space(installation: Installation) -> Finding:
 
 def examine_inodes(installation: Installation) -> Finding:
     """Compare the free inodes with the reserve."""
-    directory = installation.settings.operations.data_dir
+    directory = installation.settings.spool
     free = disk.measure(existing(directory)).inodes
     if free is None:
         return ok("the file system has no fixed number of inodes")
@@ -125,9 +126,18 @@ def _remedy(error: OSError) -> str:
 
 
 def examine_file_system(installation: Installation) -> Finding:
-    """Report a data directory in memory, in the layer of a container, or on a file system of another machine."""
-    directory = existing(installation.settings.operations.data_dir)
-    mount = _mount(directory, installation.system_file("proc/self/mountinfo") or "")
+    """Report data or spool in memory, in the layer of a container, or on a file system of another machine."""
+    settings, mounts = installation.settings, installation.system_file("proc/self/mountinfo") or ""
+    data, spool = existing(settings.operations.data_dir), existing(settings.spool)
+    found = _judged(data, mounts)
+    # The spool may be a volume of its own.
+    return (
+        found if found.level is Level.FAULT or _mount(data, mounts) == _mount(spool, mounts) else _judged(spool, mounts)
+    )
+
+
+def _judged(directory: Path, mounts: str) -> Finding:
+    mount = _mount(directory, mounts)
     if mount is None:
         return not_checked("the kernel lists no mounts here")
     kind, options = mount
@@ -183,9 +193,12 @@ def examine_growth(installation: Installation) -> Finding:
     )
     if not received or days < MIN_MEASURED_DAYS:
         return not_checked("too little was received in the last week to tell the rate")
-    free = disk.measure(existing(installation.settings.operations.data_dir)).bytes - disk.RESERVED_BYTES
-    left = max(free, 0) / (received / days)
-    found = f"{received / days / 2**30:.2f} GiB a day in the last {days:.1f} days: room for {left:.0f} more days"
+    percent = installation.settings.dicom.urgent_only_disk_percent
+    left = disk.room(existing(installation.settings.spool), percent) / (received / days)
+    found = (
+        f"{received / days / 2**30:.2f} GiB a day in the last {days:.1f} days: room for {left:.0f} more days until"
+        f" {percent:g} % are used, from which routine objects are refused"
+    )
     if left >= MIN_DAYS:
         return ok(found)
     return warning(found, "enlarge the disk, or delete old studies with `prelim retain`")

@@ -34,8 +34,31 @@ STANDBYS = """
     FROM pg_stat_replication
     WHERE coalesce(application_name, '') <> ALL (:tools) AND coalesce(state, '') <> 'backup'
 """
+#: All connections of the server, and those that Prelim can have: the fewest of what other databases and administrators
+#: leave, and the limits of role and database. A limit of -1 is none.
+CONNECTIONS = """
+    SELECT allowed, least(
+        allowed - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true), '0')::int
+            - (SELECT count(*) FROM pg_stat_activity WHERE datname <> current_database()),
+        nullif((SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user), -1),
+        nullif((SELECT datconnlimit FROM pg_database WHERE datname = current_database()), -1))
+    FROM (SELECT current_setting('max_connections')::int AS allowed) AS server
+"""
 #: Connections of a process beside a worker's slots (docs/deploy.md), and those of commands.
 PER_PROCESS, PER_WORKER, FOR_COMMANDS = 11, 4, 5
+#: Settings of PostgreSQL, and of the modules auto_explain and pgaudit, that log statements: whether with their values.
+VALUES_IN_LOG = """
+    SELECT parameters AND current_setting('log_statement') IN ('mod', 'all') AS log_statement,
+        parameters AND current_setting('log_min_duration_statement')::interval >= '0' AS log_min_duration_statement,
+        parameters AND current_setting('log_min_duration_sample')::interval >= '0' AS log_min_duration_sample,
+        current_setting('log_parameter_max_length_on_error') <> '0' AS log_parameter_max_length_on_error,
+        coalesce(current_setting('auto_explain.log_parameter_max_length', true), '0') <> '0'
+            AND current_setting('auto_explain.log_min_duration', true)::interval >= '0'
+            AS "auto_explain.log_min_duration",
+        current_setting('pgaudit.log_parameter', true) = 'on' AS "pgaudit.log_parameter"
+    FROM (SELECT current_setting('log_parameter_max_length') <> '0' AS parameters) AS server
+"""
 #: Seconds by which clocks may differ: settling compares times of the listener with those of the database.
 MAX_SKEW_SECONDS = 2.0
 #: Seconds for which a transaction may be open: until its end, no row version is cleaned up.
@@ -103,14 +126,17 @@ def examine_encoding(installation: Installation) -> Finding:
 
 
 def examine_owner(installation: Installation) -> Finding:
-    """Require that the user of the URL owns the database: migrations create and alter tables."""
-    owns, user, owner = installation.row(
-        "SELECT pg_has_role(datdba, 'USAGE'), current_user, pg_get_userbyid(datdba)"
-        " FROM pg_database WHERE datname = current_database()"
+    """Require that the user of the URL owns the database and its tables: migrations create and alter them."""
+    owns, user, owner, table = installation.row(
+        "SELECT pg_has_role(datdba, 'USAGE'), current_user, pg_get_userbyid(datdba), (SELECT min(relname::text)"
+        " FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'S', 'v', 'm')"
+        " AND NOT pg_has_role(relowner, 'USAGE')) FROM pg_database WHERE datname = current_database()"
     )
-    if owns:
-        return ok(f"{user} owns the database")
-    return fault(f"{user} does not own the database, {owner} does", f"ALTER DATABASE ... OWNER TO {user}")
+    if not owns:
+        return fault(f"{user} does not own the database, {owner} does", f"ALTER DATABASE ... OWNER TO {user}")
+    if table is not None:
+        return fault(f"{user} does not own the table {table}", f"ALTER TABLE ... OWNER TO {user}, for each of them")
+    return ok(f"{user} owns the database and its tables")
 
 
 def examine_durability(installation: Installation) -> Finding:
@@ -144,21 +170,21 @@ def examine_connections(installation: Installation) -> Finding:
     """Compare the connections of the server with those that the running processes may take."""
     with installation.session() as session:
         alive = heartbeats.alive(session)
-    allowed, reserved, others = installation.row(
-        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,"
-        " (SELECT count(*) FROM pg_stat_activity WHERE datname <> current_database())"
-    )
+    allowed, free = installation.row(CONNECTIONS)
     needed = FOR_COMMANDS
     for process in alive:
         if process.role == Role.WORKER:
             needed += PER_WORKER + int(process.info.get("slots", 1))
         elif process.role != Role.LISTENER:
             needed += PER_PROCESS
-    free = allowed - reserved - others
     found = f"the running processes take up to {needed} connections, {free} of {allowed} can be had"
     if needed <= free:
         return ok(found)
-    return fault(found, f"raise max_connections of PostgreSQL to {allowed + needed - free} or more")
+    return fault(
+        found,
+        f"raise max_connections of PostgreSQL to {allowed + needed - free} or more; the CONNECTION LIMIT of role and"
+        f" database, if there is one, to {needed}",
+    )
 
 
 def examine_transactions(installation: Installation) -> Finding:
@@ -245,18 +271,14 @@ def examine_encryption(installation: Installation) -> Finding:
 
 def examine_log(installation: Installation) -> Finding:
     """Find a server that writes statements with their values, which are those of patients, to its log."""
-    statements, *durations, length = installation.row(
-        "SELECT current_setting('log_statement'), current_setting('log_min_duration_statement')::interval,"
-        " current_setting('log_min_duration_sample')::interval, current_setting('log_parameter_max_length')"
-    )
-    names = ["log_statement"] if statements in {"mod", "all"} else []
-    limits = ("log_min_duration_statement", "log_min_duration_sample")
-    names += [name for name, limit in zip(limits, durations, strict=True) if limit >= dt.timedelta()]
-    if not names or length == "0":
-        return ok("the server's log has no values of statements")
+    found = installation.row(VALUES_IN_LOG)
+    named = [name for name, is_logged in found._asdict().items() if is_logged]
+    if not named:
+        return ok("no setting of the server logs the values of statements")
     return warning(
-        f"{', '.join(names)}: the server's log has statements with their values",
-        "set log_parameter_max_length to 0 in postgresql.conf, and reload the server",
+        f"{', '.join(named)}: the server's log has statements with their values",
+        "in postgresql.conf, set log_parameter_max_length and ..._on_error (also of auto_explain) to 0 and"
+        " pgaudit.log_parameter to off, and reload the server",
     )
 
 

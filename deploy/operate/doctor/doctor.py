@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from psycopg.errors import InsufficientPrivilege
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -26,7 +27,17 @@ from deploy.operate.doctor import (
     object_storage,
     ports,
 )
-from deploy.operate.doctor.finding import Finding, Installation, Level, NotChecked, fault, not_checked, warning
+from deploy.operate.doctor.finding import (
+    DatabaseLost,
+    Finding,
+    Installation,
+    Level,
+    NotChecked,
+    fault,
+    is_unanswered,
+    not_checked,
+    warning,
+)
 from deploy.operate.traces import collector_check
 
 if TYPE_CHECKING:
@@ -90,20 +101,32 @@ def finding_of(check: Check, installation: Installation) -> Finding:
 
 def _finding_of_error(error: Exception) -> Finding:
     """Return the finding for an error in a check; texts of drivers may hold values, and are not shown."""
-    cause = type(getattr(error, "orig", None) or error).__name__
     match error:
         case NotChecked() | ConfigurationError() | Unavailable():
-            found = not_checked(str(error))
-        case OperationalError():
-            found = not_checked("the database cannot be reached")
+            return not_checked(str(error))
+        case DatabaseLost():
+            return fault("the database answered before, and cannot be reached any more", "see the log of PostgreSQL")
         case SQLAlchemyError() | RedisError():
-            found = not_checked(f"the server refuses the query ({cause})")
+            return _finding_of_query(error)
         case OSError():
             remedy = "run it as Prelim's user" if isinstance(error, PermissionError) else "check the path and its disk"
-            found = fault(f"{error.filename or 'a file'} cannot be read: {error.strerror}", remedy)
-        case _:
-            found = warning(f"the check failed with {cause}", "report it with the output of `prelim doctor`")
-    return found
+            return fault(f"{error.filename or 'a file'} cannot be read: {error.strerror}", remedy)
+    return warning(f"the check failed with {type(error).__name__}", "report it with the output of `prelim doctor`")
+
+
+def _finding_of_query(error: SQLAlchemyError | RedisError) -> Finding:
+    """Return the finding for a query that failed; that a server is away is a fault of `database` or `broker`."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, InsufficientPrivilege):
+        return fault("the user of PRELIM_DATABASE_URL has no right to a table", "ALTER TABLE ... OWNER TO that user")
+    if not isinstance(error, OperationalError):
+        return not_checked(f"the server refuses the query ({type(cause).__name__})")
+    if not is_unanswered(error):
+        return not_checked("the database cannot be reached")
+    return fault(
+        f"the database does not answer a query of this check ({type(cause).__name__})",
+        "find what loads it, or holds its locks (pg_stat_activity, pg_locks), then run `prelim doctor` again",
+    )
 
 
 def _print_json(results: list[Result], console: Console) -> None:

@@ -66,6 +66,15 @@ class NotChecked(PrelimError):
     """Raised by a check that cannot be made; the text is the cause."""
 
 
+class DatabaseLost(PrelimError):
+    """Raised once, by the check in which a database that has answered before cannot be reached any more."""
+
+
+def is_unanswered(error: OperationalError) -> bool:
+    """Return whether the database refuses or delays one statement, on a connection that stays open."""
+    return error.statement is not None and not error.connection_invalidated
+
+
 class Installation:
     """The settings of an installation, with access to its database; *root* is the root of /proc and /sys."""
 
@@ -73,6 +82,7 @@ class Installation:
         self.settings = settings
         self.root = root
         self._failure: OperationalError | None = None
+        self._has_answered = False
 
     def database_url(self) -> str:
         """Return the URL of PostgreSQL; raises NotChecked if the embedded one does not run."""
@@ -92,7 +102,8 @@ class Installation:
     def session(self, *, each_statement: bool = False) -> Iterator[Session]:
         """Transaction on the database, or with *each_statement* one for each of its statements.
 
-        Raises OperationalError if the database is unreachable, without waiting for it again.
+        Raises OperationalError if the database is unreachable, without waiting for it again; DatabaseLost the first
+        time, if it has answered before.
         """
         if self._failure is not None:
             raise self._failure
@@ -100,8 +111,12 @@ class Installation:
             with (statements if each_statement else transaction)(self.database_url()) as session:
                 yield session
         except OperationalError as error:
-            self._failure = error
+            if not is_unanswered(error):
+                self._failure = error
+                if self._has_answered:
+                    raise DatabaseLost from error
             raise
+        self._has_answered = True
 
     def row(self, statement: str, **values: Any) -> Any:
         """Return the first row of a statement."""

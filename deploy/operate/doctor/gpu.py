@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
+from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, not_checked, ok, warning
 
 if TYPE_CHECKING:
     from deploy.operate.doctor.finding import Installation
@@ -120,24 +121,51 @@ def examine_driver(installation: Installation) -> Finding:
 
 
 def examine_memory(installation: Installation) -> Finding:
-    """Compare the memory of all GPUs with the weights."""
-    memory = sum(gpu.memory for gpu in _required(installation)) << 20
+    """Compare the memory that a worker may use with the weights: of one GPU if the settings name it, else of all."""
+    model, used = installation.settings.model, _used(installation)
+    limit = math.inf if model.gpu_memory_gib is None else model.gpu_memory_gib * 2**30
+    memory = sum(min(gpu.memory << 20, limit) for gpu in used)
     weights = sum(path.stat().st_size for path in installation.settings.checkpoint_directory.glob("*.safetensors"))
-    found = f"{weights / 2**30:.1f} GiB of weights, {memory / 2**30:.0f} GiB of GPU memory"
-    if weights <= WEIGHTS_SHARE * memory or installation.settings.model.quantization != "none":
+    gpus_used = "one GPU" if len(used) == 1 else f"{len(used)} GPUs"
+    found = f"{weights / 2**30:.1f} GiB of weights, {memory / 2**30:.0f} GiB of memory of {gpus_used} may be used"
+    if weights <= WEIGHTS_SHARE * memory or model.quantization != "none":
         return ok(found)
-    return fault(found, "use a larger GPU or several, or set PRELIM_QUANTIZATION")
+    return fault(
+        found,
+        "use a larger GPU, PRELIM_DEVICE=auto with several, a higher PRELIM_GPU_MEMORY_GIB, or PRELIM_QUANTIZATION",
+    )
+
+
+def _used(installation: Installation) -> list[Gpu]:
+    """Return the GPUs that a worker may use: the one that the settings name, else all; raises NotChecked."""
+    device, found = installation.settings.model.device, _required(installation)
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        found = found[number : number + 1]
+    if not found or not all(gpu.memory for gpu in found):
+        raise NotChecked("the driver does not name the memory of the GPU")
+    return found
 
 
 def examine_errors(installation: Installation) -> Finding:
     """Report uncorrected memory errors since the driver was loaded."""
-    faulty = [gpu for gpu in _required(installation) if gpu.errors.isdigit() and int(gpu.errors)]
-    if not faulty:
-        return ok("no uncorrected memory errors since the start of the driver")
-    return fault(
-        f"{faulty[0].name} has {faulty[0].errors} uncorrected memory errors",
-        "reset the GPU or restart the machine; replace it if the errors return",
-    )
+    found = _required(installation)
+    faulty = [gpu for gpu in found if gpu.errors.isdigit() and int(gpu.errors)]
+    if faulty:
+        return fault(
+            f"{faulty[0].name} has {faulty[0].errors} uncorrected memory errors",
+            "reset the GPU or restart the machine; replace it if the errors return",
+        )
+    uncounted = [gpu for gpu in found if not gpu.errors.isdigit()]
+    if uncounted:
+        return not_checked(f"{uncounted[0].name} counts no memory errors (ECC is off, or it has none)")
+    return ok("no uncorrected memory errors since the start of the driver")
+
+
+def is_loaded_on_cpu(installation: Installation) -> bool:
+    """Return whether a worker here would load the weights into the memory of the machine."""
+    device = installation.settings.model.device
+    return device == "cpu" or (device == "auto" and bool(_torch_version()) and _cuda_of_torch() is None)
 
 
 CHECKS = (

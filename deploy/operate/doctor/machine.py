@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db import container_limits
+from deploy.operate.doctor import gpu
 from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def examine_memory_limit(installation: Installation) -> Finding:
     limit = container_limits.memory(installation.root)
     if limit is None:
         return not_checked("the kernel gives no figures here")
-    model = installation.settings.model
-    on_cpu = model.device == "cpu"
+    on_cpu = gpu.is_loaded_on_cpu(installation)
     weights = sum(path.stat().st_size for path in installation.settings.checkpoint_directory.glob("*.safetensors"))
     slots = installation.settings.queue.worker_slots
     needed = BASE_BYTES + (weights + slots * SLOT_BYTES if on_cpu else 0)
