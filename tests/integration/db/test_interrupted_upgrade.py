@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -23,13 +22,27 @@ from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.polling import wait_until
 
-if TYPE_CHECKING:
-    from pathlib import Path
+#: An upgrade that is suspended within the migration after a revision, when its first statement has been executed.
+SUSPENDED = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from db.migrations.upgrade import migrate
 
-MIGRATE = [sys.executable, "-c", "import sys; from db.migrations.upgrade import migrate; migrate(sys.argv[1])"]
+url, revision = sys.argv[1:]
+reached = []
+
+def suspend(connection, cursor, statement, *_):
+    if reached and not statement.lstrip().startswith("SELECT"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if f"SET version_num='{revision}'" in statement:
+        reached.append(revision)
+
+event.listen(Engine, "after_cursor_execute", suspend)
+migrate(url)
+"""
 EARLIEST = "0002"
 STUDIES = 12
-#: Revisions at which the power is cut, as soon as one of them is reached.
+#: Revisions after which the power is cut.
 CUTS = ("0006", "0019", "0036")
 
 
@@ -48,6 +61,12 @@ def contents(url: str) -> list[tuple[object, ...]]:
 def revision(url: str) -> str:
     with engine(url).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def is_suspended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process is stopped; fails if it has ended."""
+    assert process.poll() is None
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def cut_power(server: Postgres, upgrade: subprocess.Popen[bytes]) -> None:
@@ -79,14 +98,13 @@ def test_power_cuts_in_the_middle_of_an_upgrade_lose_nothing(tmp_path: Path) -> 
         command.downgrade(alembic_config(server.url), EARLIEST)
         reached = []
         for cut in CUTS:
-            upgrade = subprocess.Popen([*MIGRATE, server.url], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-            while revision(server.url) < cut and upgrade.poll() is None:
-                time.sleep(0.01)
+            upgrade = subprocess.Popen([sys.executable, "-c", SUSPENDED, server.url, cut], cwd=REPOSITORY)
+            wait_until(lambda upgrade=upgrade: is_suspended(upgrade), 60)  # type: ignore[misc]
             cut_power(server, upgrade)
             reached.append(revision(server.url))
         migrate(server.url)
 
         assert contents(server.url) == before
         assert len(before) == STUDIES
-        assert len(set(reached)) == len(CUTS), f"cut at {reached}"
+        assert reached == list(CUTS)
         engine(server.url).dispose()
