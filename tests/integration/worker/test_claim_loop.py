@@ -208,6 +208,8 @@ def test_process_becomes_idle_for_a_candidate_and_then_takes_other_jobs(
 ) -> None:
     monkeypatch.setattr(poison_turns, "TURN_SECONDS", 0.5)
     monkeypatch.setattr(poison_turns, "LOOK_SECONDS", 0.1)
+    # Otherwise a message whose second has passed leaves the last job to another one.
+    monkeypatch.setattr(claim_loop, "DRAIN_SECONDS", 60.0)
     waiting_studies(database_url, 3)
     candidates = make_candidates(database_url, 1)
     jobs, go_on, began = ClaimLoop(settings), threading.Event(), threading.Event()

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from tests.integration.db.conftest import Arrivals
 
-SECONDS = 20
+#: For a process to import the worker's modules beside other load, and to end.
+SECONDS = 60
 
 
 GPU = "GPU-30a3b1f2-0c55-4f0e-9d3e-6a1f4c1f7a11"

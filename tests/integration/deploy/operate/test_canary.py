@@ -21,6 +21,7 @@ from tests.certificates import write_certificate
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.dicom_listener.listening import settings_for
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ def test_canary_gets_its_report_and_leaves_nothing(settings: Settings) -> None:
 def test_canary_that_nobody_reports_is_a_miss_and_is_deleted_when_it_has_ended(settings: Settings) -> None:
     with Others(settings, worker=False):
         assert canary.send_one(settings, 1) == canary.UNREPORTED
-    assert rows(settings)[0] == 1
+        wait_until(lambda: rows(settings)[0] == 1)
 
     with Others(settings):
         assert canary.send_one(settings, 20) == ""
