@@ -136,6 +136,46 @@ def ports(rule: Document) -> set[int]:
     return {each["port"] for each in rule["ports"]}
 
 
+def outward(found: Iterable[Document]) -> set[str]:
+    """Return the components that may connect to ports that nothing in the cluster serves."""
+    found = list(found)
+    served = SERVERS.keys() | {53, 26379}
+    policies = [each["spec"] for each in found if each["kind"] == "NetworkPolicy"]
+    return {
+        name
+        for name in pods(found)
+        for spec in policies
+        if selects(spec["podSelector"], name)
+        for rule in spec.get("egress", ())
+        if not ports(rule) <= served
+    }
+
+
+def test_what_may_leave_the_cluster_can_leave_the_containers_of_compose() -> None:
+    services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+    leaving = outward(documents("audit", "monitoring", "oidc", "traces"))
+
+    assert {"dispatcher", "api", "prometheus"} < leaving
+    assert not [name for name in leaving if "outside" not in services[name]["networks"]]
+
+
+def test_what_reaches_the_object_storage_in_the_cluster_can_reach_it_from_compose() -> None:
+    text = (REPOSITORY / "docs" / "storage.md").read_text()
+    override = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["services"]
+    clients = (FOLDER / "components" / "object-storage" / "clients.yaml").read_text()
+    names = {each["metadata"]["name"].removeprefix("prelim-") for each in yaml.safe_load_all(clients)}
+
+    assert names | {"backup", "worker-gpu"} == override.keys()
+    for service in override.values():
+        assert "outside" in service["networks"]
+
+
+def test_logins_at_a_provider_can_leave_the_api() -> None:
+    policies = [each for each in documents("oidc") if each["kind"] == "NetworkPolicy"]
+
+    assert allows(policies, "Egress", "api", 443, "anything")
+
+
 def test_alerts_can_leave_prometheus() -> None:
     policies = [each for each in documents("monitoring") if each["kind"] == "NetworkPolicy"]
 
