@@ -24,7 +24,7 @@ MAX_JOBS = 150_000
 #: Hours before and after the busiest one that are simulated then: workers that meet the aims have no queue that lasts
 #: longer.
 HOURS_AROUND = 1
-#: Studies of a simulated day. A larger one is planned in equal parts, each with workers of its own: together they need
+#: Reports of a simulated day. A larger one is planned in equal parts, each with workers of its own: together they need
 #: a few more than one pool would.
 MAX_STUDIES = 500_000
 SEED = 1
@@ -46,25 +46,28 @@ def workers_needed(load: Load) -> int:
     return number * found
 
 
-def simulated(load: Load, workers: int) -> list[Wait]:
-    """Return the waits of the jobs of a day with *workers*."""
+def simulated(load: Load, workers: int) -> list[Wait] | None:
+    """Return the waits of the jobs of a day with *workers*; None for fewer workers than parts, whose queue only grows.
+
+    Workers beyond an equal number for each part are left out.
+    """
     number, part = _parts(load)
-    return list(waits(_jobs(part), part.workers(max(workers // number, 1))))
+    return list(waits(_jobs(part), part.workers(workers // number))) if workers >= number else None
 
 
 def _parts(load: Load) -> tuple[int, Load]:
     """Return a number of equal parts, and one of them."""
-    number = math.ceil(load.studies / MAX_STUDIES)
+    number = math.ceil(load.jobs / MAX_STUDIES)
     return number, load.with_studies(load.studies / number)
 
 
 def _jobs(load: Load) -> list[Arrival]:
     hours = list(load.hours)
-    if load.studies > MAX_JOBS:
+    if load.jobs > MAX_JOBS:
         busiest = hours.index(max(hours))
         around = range(busiest - HOURS_AROUND, busiest + HOURS_AROUND + 1)
         hours = [share if hour in around else 0.0 for hour, share in enumerate(hours)]
-    return arrivals_of_a_day(load.studies, hours, load.reports, SEED)
+    return arrivals_of_a_day(load.jobs, hours, load.reports, SEED)
 
 
 def smallest(suffices: Callable[[int], bool], guess: int, most: int) -> int | None:

@@ -67,6 +67,14 @@ JOBS = text("""
     FROM jobs WHERE finished_at > now() - make_interval(days => :days) AND claimed_at IS NOT NULL AND owner IS NOT NULL
     ORDER BY finished_at DESC LIMIT :most
 """)
+REPORTS_PER_STUDY = text("""
+    SELECT count(*)::float / nullif(count(DISTINCT study_id), 0) FROM (
+        SELECT study_id FROM jobs
+        WHERE finished_at > now() - make_interval(days => :days) AND kind = 'report' AND state = 'finished'
+        ORDER BY finished_at DESC LIMIT :most
+    ) AS latest
+    WHERE study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+""")
 SIZES = text("""
     SELECT avg(bytes)::float, avg(objects)::float FROM (
         SELECT sum(file_bytes) AS bytes, count(*) AS objects
@@ -93,6 +101,10 @@ class Load:
     speed: Speed = NO_DELAYS
     #: Jobs of the database that are not in it: their times are not in order.
     left_out: int = 0
+    #: Reports of a study: late images have further ones.
+    reports_per_study: float = 1.0
+    #: Days of the database with studies, of which the busiest counts; None: not from the database.
+    days: int | None = None
 
     def with_studies(self, studies: float) -> Load:
         """Return the same day with another number of studies."""
@@ -104,6 +116,11 @@ class Load:
         return Workers(number, self.slots, speed.sharing, speed.after_another, speed.when_idle)
 
     @property
+    def jobs(self) -> float:
+        """Reports of the day."""
+        return self.studies * self.reports_per_study
+
+    @property
     def seconds(self) -> float:
         """Mean time of a report alone on its worker."""
         return sum(seconds for _, seconds in self.reports) / len(self.reports)
@@ -111,7 +128,7 @@ class Load:
     @property
     def busy_workers(self) -> float:
         """Workers that are busy in the busiest hour, with all their slots."""
-        alone = self.studies * max(self.hours) / HOUR * self.seconds
+        alone = self.jobs * max(self.hours) / HOUR * self.seconds
         return alone * (1 + self.speed.sharing * (self.slots - 1)) / self.slots
 
 
@@ -168,6 +185,8 @@ def from_database(session: Session) -> tuple[Load, Measured | None]:
         objects=objects or ASSUMED_OBJECTS,
         speed=speed,
         left_out=left_out,
+        reports_per_study=session.scalars(REPORTS_PER_STUDY, {"days": DAYS, "most": MAX_REPORTS}).one() or 1.0,
+        days=len(days),
     )
     return load, _measured(jobs, seconds, replace(load.workers(len(alive)), begin=begin))
 

@@ -23,6 +23,8 @@ READS = 10
 REPORT_IMAGES = 800_000
 #: Minutes without the object storage for which local disk is to suffice.
 AWAY_MINUTES = 10
+#: Share of the disk from which routine objects are refused (PRELIM_URGENT_ONLY_DISK_PERCENT, as it is by default).
+USED_SHARE = 0.9
 #: GiB: limits of the compose file for a worker, and for all other services with monitoring and audit log together; and
 #: the share of a machine's memory that limits may add up to.
 WORKER_MEMORY, OTHER_MEMORY, MEMORY_SHARE = 24, 12, 0.9
@@ -87,9 +89,9 @@ def _others(load: Load, machine: Machine, retention_days: float) -> list[Need]:
 
 
 def _disk(load: Load, machine: Machine, retention_days: float) -> Need:
-    needed = load.studies * load.bytes * retention_days / 1e12
+    needed = load.studies * load.bytes * retention_days / USED_SHARE / 1e12
     there = None if machine.disk_bytes is None else machine.disk_bytes / 1e12
-    return Need(f"disk of the spool for {retention_days:g} days", needed, "TB", there)
+    return Need(f"disk of the spool for {retention_days:g} days, {USED_SHARE:.0%} used", needed, "TB", there)
 
 
 def _database(load: Load, peak: float) -> list[Need]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from deploy.operate.plan.replayed import Compared
 
 SHARES = (0.5, 0.95, 0.99)
+#: Days with studies, all of a week, of which the busiest is representative.
+MIN_DAYS = 7
 
 
 class _Plan(NamedTuple):
@@ -31,8 +33,9 @@ class _Plan(NamedTuple):
     load: Load
     needs: list[Need]
     workers: int
-    waits: list[Wait]
-    #: None if the only worker is lost.
+    #: None if the workers are too few to be simulated.
+    waits: list[Wait] | None
+    #: The same, or the only worker is lost.
     waits_one_lost: list[Wait] | None
     breaks_first: Need | None
     replay: Mapping[str, Compared]
@@ -66,10 +69,13 @@ def show(
 def _fields(plan: _Plan) -> dict[str, Any]:
     return {
         "needs": [need._asdict() | {"suffices": need.use <= 1} for need in plan.needs],
-        "workers_simulated": plan.workers,
-        "wait_seconds": _by_class(plan.waits),
+        "studies_a_day": plan.load.studies,
+        "reports_per_study": plan.load.reports_per_study,
+        "days_measured": plan.load.days,
+        "workers_simulated": None if plan.waits is None else plan.workers,
+        "wait_seconds": None if plan.waits is None else _by_class(plan.waits),
         "wait_seconds_one_lost": None if plan.waits_one_lost is None else _by_class(plan.waits_one_lost),
-        "wait_p95_by_hour": dict(quantiles_by_hour(plan.waits, 0.95)),
+        "wait_p95_by_hour": dict(quantiles_by_hour(plan.waits or [], 0.95)),
         "breaks_first_at_twice_the_load": plan.breaks_first and plan.breaks_first.name,
         "replay_p95": {name: one._asdict() | {"is_certain": one.is_certain} for name, one in plan.replay.items()},
         "jobs_left_out": plan.left_out,
@@ -118,12 +124,20 @@ def _waits(plan: _Plan) -> Table:
 def _by_hour(plan: _Plan) -> Table:
     table = Table("hour", f"95 % wait up to, with {plan.workers} workers", f"with {plan.workers - 1}")
     one_lost = dict(quantiles_by_hour(plan.waits_one_lost or [], 0.95))
-    for hour, seconds in quantiles_by_hour(plan.waits, 0.95):
+    for hour, seconds in quantiles_by_hour(plan.waits or [], 0.95):
         table.add_row(f"{hour:02d}", f"{seconds:.1f} s", f"{one_lost[hour]:.1f} s" if hour in one_lost else "")
     return table
 
 
 def _lines(plan: _Plan) -> Iterator[str]:
+    yield _day(plan.load)
+    if plan.load.days is not None and plan.load.days < MIN_DAYS:
+        yield (
+            f"only {plan.load.days} of {MIN_DAYS} days were measured, today and the first one in part: expect busier"
+            " ones, and plan with --studies"
+        )
+    if plan.waits is None:
+        yield f"the waits with {plan.workers} workers are not simulated: the queue would only grow"
     broken = f"{plan.breaks_first.name} is short" if plan.breaks_first else "nothing that is given is short"
     yield f"at twice the load: {broken}"
     for name, one in plan.replay.items():
@@ -136,6 +150,15 @@ def _lines(plan: _Plan) -> Iterator[str]:
         yield f"{plan.left_out} jobs left out: their times are not in order (the clock of the database was set back)"
     if plan.load.speed is not NO_DELAYS:
         yield _said(plan.load)
+
+
+def _day(load: Load) -> str:
+    """Return the day that is planned for."""
+    busiest = "" if load.days is None else f", those of the busiest of {load.days} days unless --studies is given"
+    return (
+        f"a day of {load.studies:.0f} studies{busiest}; {max(load.hours):.1%} of them in the busiest hour;"
+        f" {load.reports_per_study:.2f} reports a study"
+    )
 
 
 def _said(load: Load) -> str:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from db.settings import Settings
 from deploy.cli import app
 from deploy.operate.plan import aims, needs, plan, replayed
 from deploy.operate.plan.load import Load, Measured, assumed
@@ -219,6 +220,45 @@ def test_large_day_is_planned_in_equal_parts(monkeypatch: pytest.MonkeyPatch) ->
     assert aims.simulated(DAY.with_studies(3 * DAY.studies), 3 * part) == aims.simulated(DAY, part)
 
 
+def test_workers_that_are_fewer_than_the_parts_have_no_waits_of_more_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aims, "MAX_STUDIES", DAY.studies)
+    printed = io.StringIO()
+    large, machine = DAY.with_studies(3 * DAY.studies), needs.Machine(workers=2)
+
+    assert aims.simulated(large, 2) is None
+    assert not plan.show(Console(file=printed, width=200), large, machine, 30, None, as_json=True)
+    document = json.loads(printed.getvalue())
+    assert document["wait_seconds"] is document["workers_simulated"] is document["wait_seconds_one_lost"] is None
+    assert not plan.show(Console(file=printed, width=200), large, machine, 30, None, as_json=False)
+    assert "with 2 workers are not simulated" in printed.getvalue()
+    assert "urgent, with" not in printed.getvalue()
+
+
+def test_reports_after_late_images_need_workers_and_no_disk() -> None:
+    late = replace(DAY, reports_per_study=2.0)
+
+    assert aims.workers_needed(late) == aims.workers_needed(DAY.with_studies(2 * DAY.studies))
+    assert needed(late)["network in the busiest hour"] == needed(DAY)["network in the busiest hour"]
+
+
+def test_disk_suffices_only_until_routine_objects_are_refused() -> None:
+    refused_from = Settings().dicom.urgent_only_disk_percent / 100
+    disk = next(need for need in needs.needs(DAY, needs.Machine(), 30) if need.unit == "TB")
+
+    assert disk.needed * 1e12 * refused_from == pytest.approx(DAY.studies * DAY.bytes * 30)
+
+
+@pytest.mark.parametrize(("days", "is_said"), [(1, True), (6, True), (7, False), (None, False)])
+def test_plan_from_few_days_says_so_and_for_what_day_it_is(days: int | None, *, is_said: bool) -> None:
+    printed = io.StringIO()
+    day = replace(assumed(20, 4), studies=500, days=days)
+    plan.show(Console(file=printed, width=250), day, needs.Machine(), 30, None, as_json=False)
+
+    assert "a day of 500 studies" in printed.getvalue()
+    assert "9.3% of them in the busiest hour" in printed.getvalue()
+    assert ("expect busier ones" in printed.getvalue()) is is_said
+
+
 def test_urgent_reports_of_another_length_are_drawn_together() -> None:
     # As many seconds of work, in urgent reports only or in routine ones only that take long.
     urgent = replace(DAY, reports=[(2, 90.0), (0, 10.0)])
@@ -275,7 +315,7 @@ def test_what_is_short_at_twice_the_load_is_the_shortest_of_what_is_given() -> N
     assert needs.breaks_first(day, needs.Machine(workers=50, disk_bytes=1e15), 30) is None
     first = needs.breaks_first(day, needs.Machine(workers=1, disk_bytes=1e9), 30)
     assert first is not None
-    assert first.name == "disk of the spool for 30 days"
+    assert first.name == "disk of the spool for 30 days, 90% used"
 
 
 def test_replay_of_a_run_gives_its_waits() -> None:

@@ -108,6 +108,24 @@ def test_reports_whose_objects_were_deleted_count_with_the_assumed_size(database
     assert measured.waits == pytest.approx([4.0] * 20)
 
 
+def test_reports_after_late_images_count_for_each_study(database_url: str) -> None:
+    worker(database_url)
+    with transaction(database_url) as session:
+        session.execute(FILL)
+        # A second report of half of the studies.
+        session.execute(
+            text(
+                "INSERT INTO jobs (id, study_id, kind, revision, state, priority, fence, attempt, owner, queued_at,"
+                " claimed_at, finished_at) SELECT uuidv7(), study_id, kind, 2, state, priority, 1, 1, owner, queued_at,"
+                " claimed_at, finished_at FROM jobs ORDER BY id LIMIT 10"
+            )
+        )
+    found, _ = read(database_url)
+
+    assert (found.studies, found.reports_per_study, found.jobs) == (20, 1.5, 30)
+    assert found.days == 1
+
+
 def test_reports_of_earlier_workers_are_not_replayed(database_url: str) -> None:
     worker(database_url)
     with transaction(database_url) as session:
