@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deploy.operate.audit_log.records import Record
 
 #: Event (PS3.16 CID 400) of each action, and its code for what was done (A.5.2): read, execute, update, delete.
@@ -21,10 +23,26 @@ EVENTS = {
 #: Event type (CID 401) of a login and a logout.
 TYPES = {"login": ("110122", "Login"), "logout": ("110123", "Logout")}
 SOURCE = "prelim"
+#: Octets of a message: every repository must accept 32,768 with the header of syslog (PS3.15 A.6).
+MAX_OCTETS = 32_000
+#: Studies of a message; fewer if their Patient IDs are long: one has up to 1024 bytes (dicom_listener.dicom.elements),
+#: which XML writes with six each at most.
+MAX_SUBJECTS = 40
 #: Types of the identifier of a study (CID 404, and one of Prelim for a study whose patient is erased).
 STUDY_UID, OWN_ID = ("110180", "Study Instance UID"), ("study-id", "Study id of Prelim", "prelim")
 #: Characters that XML 1.0 does not have, not even as references; headers of broken senders do.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def bounded(record: Record) -> Iterator[Record]:
+    """Yield the record in parts of some of its studies, each of which has a message of at most MAX_OCTETS."""
+    for part in record.parts(MAX_SUBJECTS):
+        number = len(part.subjects)
+        if number > 1 and len(message(part).encode()) > MAX_OCTETS:
+            for half in part.parts((number + 1) // 2):
+                yield from bounded(half)
+        else:
+            yield part
 
 
 def message(record: Record) -> str:

@@ -38,8 +38,6 @@ log = structlog.get_logger()
 
 #: Rows of a batch: at first and after a failure few, so that a slow repository takes them in time.
 FIRST_ROWS, MAX_ROWS = 100, 1000
-#: Studies of a message, so that it stays below the 32,768 octets that every repository must accept (PS3.15 A.6).
-SUBJECTS = 40
 #: Seconds between two looks for rows: each batch is a connection.
 POLL_SECONDS = 2.0
 #: Seconds between two attempts after the first failure, doubled up to the second figure; and without the turn.
@@ -137,7 +135,7 @@ class Sender:
                 self._all_chains_due = time.monotonic() + ALL_CHAINS_SECONDS
         with transaction(url) as session:
             rows = audit_queue.next_rows(session, self._rows)
-            messages = [each for record in of_rows(session, rows) for each in record.parts(SUBJECTS)]
+            messages = [each for record in of_rows(session, rows) for each in dicom_message.bounded(record)]
         if not rows:
             return POLL_SECONDS
         self._repository.send(syslog_tls.frame(dicom_message.message(each), each.at) for each in messages)

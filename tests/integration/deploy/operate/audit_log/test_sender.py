@@ -302,6 +302,23 @@ def test_messages_are_those_of_the_export_with_a_limited_size(repository: AuditR
     assert max(len(body) for body in repository.received) < 32768
 
 
+@pytest.mark.parametrize("patient_id", ['"' * 64, "&" * 1024, "\u3042" * 341])
+def test_message_is_bounded_whatever_is_in_the_patient_ids(
+    repository: AuditRepository, database_url: str, patient_id: str
+) -> None:
+    """A longer one need not be accepted, and would be sent again without end, with every later row behind it."""
+    for _ in range(45):
+        Arrivals(database_url).image()
+    with transaction(database_url) as session:
+        studies = session.scalars(text("UPDATE studies SET patient_id = :p RETURNING id"), {"p": patient_id}).all()
+    append(database_url, Chain("host:1"), 0, studies=tuple(studies))
+    send_all(settings_of(repository, database_url))
+
+    assert max(map(len, repository.received)) <= 32_768
+    named = [part.get("ParticipantObjectID") for each in repository.received for part in message(each).iter()]
+    assert named.count(patient_id) == len(studies) == 45
+
+
 def test_row_after_a_removed_one_and_of_a_chain_that_seemed_complete_is_sent(
     repository: AuditRepository, database_url: str
 ) -> None:
