@@ -92,6 +92,8 @@ class _Process:
 
 
 _process = _Process()
+#: `lru_cache` alone lets threads that begin together make an engine each: one would be kept, the others lost open.
+_making = threading.Lock()
 
 
 def note_failure(error: BaseException) -> None:
@@ -110,9 +112,17 @@ def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> Non
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
 
-@lru_cache(maxsize=8)
 def engine(url: str, limits: SessionLimits | None = None) -> Engine:
-    """Return the engine for *url*; its connections survive a failover. *limits* replace those of the process."""
+    """Return the one engine of this process for *url*; its connections survive a failover.
+
+    *limits* replace those of the process.
+    """
+    with _making:
+        return _engine(url, limits)
+
+
+@lru_cache(maxsize=8)
+def _engine(url: str, limits: SessionLimits | None) -> Engine:
     made = create_engine(
         url,
         pool_size=_process.connections,

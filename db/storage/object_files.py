@@ -39,6 +39,8 @@ PINNED = dt.timedelta(hours=1)
 SEPARATOR = "_"
 #: Keys of stored files: any other is that of another program, or could lead out of the store.
 KEY = re.compile(r"[0-9a-z]{2}/[^/]+\.dcm")
+#: `lru_cache` alone lets threads that begin together make a bucket, with its connections, each.
+_making = threading.Lock()
 
 
 class Moved(Protocol):
@@ -73,8 +75,11 @@ def cache_name(file_path: str) -> str:
 
 
 def bucket(settings: Settings) -> Bucket | None:
-    """Return the bucket of the settings; None without one."""
-    return None if settings.storage.storage_url is None else _bucket(settings.storage)
+    """Return the bucket of the settings, one of this process; None without one."""
+    if settings.storage.storage_url is None:
+        return None
+    with _making:
+        return _bucket(settings.storage)
 
 
 def required(found: Bucket | None) -> Bucket:

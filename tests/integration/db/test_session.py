@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy import text
 
 from db import session as database
 from db.connection import Connection
-from db.session import statements, transaction
+from db.session import engine, statements, transaction
+from tests import together
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -46,6 +48,21 @@ def test_connection_whose_first_statements_are_refused_is_closed(
         database.connect(database_url)
 
     assert opened[0].closed
+
+
+def test_threads_that_begin_together_share_one_engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, create_engine = list[Any](), database.create_engine
+
+    def create_slowly(*arguments: Any, **more: Any) -> Any:
+        made.append(create_engine(*arguments, **more))
+        time.sleep(0.2)
+        return made[-1]
+
+    monkeypatch.setattr(database, "create_engine", create_slowly)
+    found = together.called(lambda: engine(f"{database_url}?application_name=together"))
+
+    assert {id(one) for one in found} == {id(one) for one in made}
+    assert len(made) == 1
 
 
 def test_connection_is_reused(database_url: str) -> None:

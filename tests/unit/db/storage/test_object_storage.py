@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from db.settings import Settings
-from db.storage import moves, object_files
+from db.storage import bucket, moves, object_files
 from db.storage.moves import Waiting
 from db.storage.signing import Credentials
+from tests import together
 
 KEYS = {"storage_access_key": "a", "storage_secret_key": "s"}
 
@@ -73,3 +76,16 @@ def test_listener_imports_no_client_of_the_object_storage() -> None:
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "s3_connections" not in printed
     assert "bucket" not in printed
+
+
+def test_threads_that_begin_together_share_one_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(storage_url="s3://bucket-of-all-threads", **KEYS)
+    init = bucket.Bucket.__init__
+
+    def init_slowly(self: bucket.Bucket, *arguments: Any) -> None:
+        time.sleep(0.2)
+        init(self, *arguments)
+
+    monkeypatch.setattr(bucket.Bucket, "__init__", init_slowly)
+
+    assert len({id(found) for found in together.called(lambda: object_files.bucket(settings))}) == 1
