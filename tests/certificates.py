@@ -15,8 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_certificate(path: Path, key_path: Path, *, days: int, begins: int = -400, address: str | None = None) -> None:
-    """Write a certificate from *begins* to *days* days from now, for an IP *address* if one is given, and its key."""
+def write_certificate(
+    path: Path,
+    key_path: Path,
+    *,
+    days: int,
+    begins: int = -400,
+    address: str | None = None,
+    usage: x509.ObjectIdentifier | None = None,
+) -> None:
+    """Write a certificate from *begins* to *days* days from now, and its key.
+
+    It is for an IP *address* and has an extended key *usage* if they are given.
+    """
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "prelim.test")])
     now = dt.datetime.now(dt.UTC)
@@ -25,6 +36,8 @@ def write_certificate(path: Path, key_path: Path, *, days: int, begins: int = -4
     if address is not None:
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         dated = dated.add_extension(names, critical=False)
+    if usage is not None:
+        dated = dated.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     path.write_bytes(dated.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     form = serialization.PrivateFormat.PKCS8
     key_path.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))

@@ -12,8 +12,10 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.file_system import probe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from db.settings import Settings
     from deploy.operate.doctor.finding import Installation
 
 #: File systems in memory, or in the layer of a container: what they hold ends with the machine or the container.
@@ -50,10 +52,19 @@ def existing(directory: Path) -> Path:
     return next(path for path in (resolved, *resolved.parents) if path.exists())
 
 
+def worst(installation: Installation, judge: Callable[[Path], Finding]) -> Finding:
+    """Return the worst finding for the data directory, with the databases, and the spool: that may be another disk."""
+    settings = installation.settings
+    found = [judge(directory) for directory in (settings.operations.data_dir, settings.spool)]
+    return max(found, key=lambda finding: list(Level).index(finding.level))
+
+
 def examine_space(installation: Installation) -> Finding:
     """Compare the free bytes with the reserve at which objects are refused, and the used share with the marks."""
-    settings = installation.settings
-    directory = settings.spool
+    return worst(installation, lambda directory: _space(installation.settings, directory))
+
+
+def _space(settings: Settings, directory: Path) -> Finding:
     measured = disk.measure(existing(directory))
     free, used = measured.bytes, f"{measured.used_percent:.0f} % are used"
     found = f"{free >> 20} MiB are free on the disk of {directory}"
@@ -73,7 +84,10 @@ def examine_space(installation: Installation) -> Finding:
 
 def examine_inodes(installation: Installation) -> Finding:
     """Compare the free inodes with the reserve."""
-    directory = installation.settings.spool
+    return worst(installation, _inodes)
+
+
+def _inodes(directory: Path) -> Finding:
     free = disk.measure(existing(directory)).inodes
     if free is None:
         return ok("the file system has no fixed number of inodes")
@@ -127,16 +141,11 @@ def _remedy(error: OSError) -> str:
 
 def examine_file_system(installation: Installation) -> Finding:
     """Report data or spool in memory, in the layer of a container, or on a file system of another machine."""
-    settings, mounts = installation.settings, installation.system_file("proc/self/mountinfo") or ""
-    data, spool = existing(settings.operations.data_dir), existing(settings.spool)
-    found = _judged(data, mounts)
-    # The spool may be a volume of its own.
-    return (
-        found if found.level is Level.FAULT or _mount(data, mounts) == _mount(spool, mounts) else _judged(spool, mounts)
-    )
+    mounts = installation.system_file("proc/self/mountinfo") or ""
+    return worst(installation, lambda directory: _file_system(existing(directory), mounts))
 
 
-def _judged(directory: Path, mounts: str) -> Finding:
+def _file_system(directory: Path, mounts: str) -> Finding:
     mount = _mount(directory, mounts)
     if mount is None:
         return not_checked("the kernel lists no mounts here")

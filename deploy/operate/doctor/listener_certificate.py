@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from db.errors import ConfigurationError
 from db.operations import heartbeats, listener_status
@@ -176,7 +176,10 @@ def _is_named(host: str, name: str, *, short: bool) -> bool:
 
 
 def examine_chain(installation: Installation) -> Finding:
-    """Require that each certificate of the file is signed by the next one."""
+    """Require that each certificate of the file is signed by the next one, and that the first is one for servers.
+
+    Whether one is missing after the last is known only where its issuer is trusted, so that is named.
+    """
     found = chain(installation.settings.dicom.tls_certificate)
     for signed, issuer in itertools.pairwise(found):
         try:
@@ -186,7 +189,21 @@ def examine_chain(installation: Installation) -> Finding:
                 "a certificate of the file is not signed by the one after it",
                 "write the listener's own certificate first, then each authority up to the one that peers trust",
             )
-    return ok(f"{len(found)} certificates, each signed by the next")
+    if not _is_for_servers(found[0]):
+        return fault("the extended key usage of the certificate is not that of a server", "order one for servers")
+    return ok(
+        f"{'one certificate' if len(found) == 1 else f'{len(found)} certificates, each signed by the next'}; modalities"
+        f" must trust its issuer: {found[-1].issuer.rfc4514_string()}"
+    )
+
+
+def _is_for_servers(certificate: x509.Certificate) -> bool:
+    """Return whether clients accept a certificate as that of a server: without the extension, it is for all."""
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return bool({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usages))
 
 
 CHECKS = (
@@ -198,5 +215,9 @@ CHECKS = (
         "tls_served", "a replaced certificate is served only after SIGHUP, and the one before it ends", examine_served
     ),
     Check("tls_names", "a modality that verifies the name refuses a certificate for another one", examine_names),
-    Check("tls_chain", "a modality that trusts only the authority needs the certificates in between", examine_chain),
+    Check(
+        "tls_chain",
+        "a modality verifies the purpose of the certificate, and all between it and the authority that it trusts",
+        examine_chain,
+    ),
 )

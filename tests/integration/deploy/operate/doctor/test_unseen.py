@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import make_url
 
 from db.operations import disk
@@ -22,6 +23,8 @@ from tests.integration.deploy.operate.doctor.site import PASSWORD, Site
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cryptography.x509 import ObjectIdentifier
 
 A6000 = "NVIDIA RTX A6000, 580.65.06, 49140, 0"
 WITHOUT_CUDA = "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n"
@@ -156,11 +159,11 @@ def test_file_system_of_a_spool_on_a_volume_of_its_own_is_examined(site: Site) -
     assert site.finding("disk_file_system").level is Level.FAULT
 
 
-def test_free_space_is_that_of_the_spools_disk(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of the listener, which refuses objects by it."""
-    spool = (site.data / "spool").resolve()
+@pytest.mark.parametrize("name", ["", "spool"])
+def test_space_of_the_spool_and_of_the_databases_counts(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    place = (site.data / name).resolve()
     full, empty = disk.Disk(100 << 20, 100), disk.Disk(1 << 40, None)
-    monkeypatch.setattr(disk, "measure", lambda directory: full if directory == spool else empty)
+    monkeypatch.setattr(disk, "measure", lambda directory: full if directory == place else empty)
 
     assert site.finding("disk_space").level is Level.FAULT
     assert site.finding("disk_inodes").level is Level.FAULT
@@ -258,6 +261,25 @@ def test_gpu_that_counts_no_memory_errors_is_not_one_without_them(site: Site) ->
     site.gpu(A6000.replace(", 0", ", [N/A]"))
 
     assert site.finding("gpu_errors").level is Level.NOT_CHECKED
+
+
+@pytest.mark.parametrize(
+    ("usage", "level"),
+    [
+        (None, Level.OK),
+        (ExtendedKeyUsageOID.SERVER_AUTH, Level.OK),
+        (ExtendedKeyUsageOID.CLIENT_AUTH, Level.FAULT),
+    ],
+)
+def test_certificate_that_clients_refuse_for_its_purpose_is_a_fault(
+    site: Site, usage: ObjectIdentifier | None, level: Level
+) -> None:
+    write_certificate(site.path / "certificate.pem", site.path / "key.pem", days=365, usage=usage)
+    found = site.finding("tls_chain")
+
+    assert found.level is level
+    # A missing certificate after the last one cannot be seen here.
+    assert level is Level.FAULT or "must trust its issuer: CN=prelim.test" in found.found
 
 
 def test_weights_count_as_memory_where_torch_has_no_cuda(site: Site) -> None:
