@@ -369,7 +369,7 @@ def test_sender_that_is_killed_at_any_time_loses_no_row(repository: AuditReposit
         append(database_url, chain, *range(150))
         process = subprocess.Popen([sys.executable, "-m", "deploy.cli.entry", "audit-log", "send"], env=environment)
         seen = len(repository.received)
-        wait_until(lambda seen=seen, kill=kill: len(repository.received) > seen + 40 * kill, seconds=60)
+        wait_until(lambda seen=seen, kill=kill: len(repository.received) > seen + 30 * kill, seconds=60)
         process.send_signal(signal.SIGKILL)
         process.wait()
     send_all(settings, attempts=100)
