@@ -19,7 +19,7 @@ from tests.chaos import nemesis
 from tests.chaos.checker import all_ended
 from tests.chaos.failover.pair import Pair
 from tests.polling import wait_until
-from tests.sentinels import Sentinels
+from tests.sentinels import TILT_SECONDS, Sentinels
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -137,11 +137,11 @@ class ReplicaFaults:
         """Kill the master, and start it again once the Sentinels have promoted the replica."""
         sentinels = system.redis
         assert isinstance(sentinels, Sentinels)
-        wait_until(sentinels.has_replica)
+        wait_until(sentinels.has_replica, TILT_SECONDS)
         old, killed_at = sentinels.process, time.time()
         old.kill()
         # The supervisor starts it again only when another one is the master.
-        wait_until(lambda: sentinels.process is not old)
+        wait_until(lambda: sentinels.process is not old, TILT_SECONDS)
         self._measure(system, "kill_redis_master", killed_at, sends_messages, consumes_messages)
 
     def kill_standby(self, system: System, _: random.Random) -> None:
