@@ -136,8 +136,10 @@ def test_suspended_migration_delays_the_next_one_by_10_s_at_most(postgres: Postg
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
             lock = "SELECT pg_try_advisory_lock(%s)"
             wait_until(lambda: connection.execute(lock, (MIGRATION_LOCK,)).fetchone() == (True,), 20)
+            seconds = time.monotonic() - begun
 
-    assert 0.5 < time.monotonic() - begun < 10
+    # Without the end of the suspended process: the limit is 9 s.
+    assert 0.5 < seconds < 10
 
 
 def test_reading_may_take_minutes_and_writes_nothing(database_url: str) -> None:
