@@ -24,7 +24,7 @@ from db.operations.probes.status_socket import NEVER, HealthCheck
 from db.session import transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
-from deploy.launcher.processes import loopback_address
+from deploy.launcher.processes import accepts_tcp, loopback_address
 from dicom_listener import process_signals
 from dicom_listener.receive.tls import client_context
 from dicom_listener.scu import send
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Seconds that a listener may need to start, as in deploy.launcher.processes.
+START_SECONDS = 180.0
 #: Name this AE title in the peers file, if there is one.
 AE_TITLE = "PRELIM_CANARY"
 #: Seconds between two looks for the report, and after a failure of database or disk.
@@ -68,6 +70,7 @@ def _repeat(settings: Settings, stop: threading.Event) -> None:
     interval = settings.operations.canary_seconds
     if not interval:
         stop.wait()
+    _await_listener(settings, stop)
     while not stop.is_set():
         try:
             pause = _seconds_until_due(settings, interval)
@@ -80,6 +83,21 @@ def _repeat(settings: Settings, stop: threading.Event) -> None:
         except Exception as error:  # noqa: BLE001 - boundary of the process: a fault must not end the loop
             log.error("canary.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             stop.wait(PAUSE_SECONDS)
+
+
+def _await_listener(settings: Settings, stop: threading.Event) -> None:
+    """Return when the listener accepts connections, or after START_SECONDS.
+
+    It may have been started at the same moment: a first canary that is refused would be a problem until the next one.
+    """
+    until = time.monotonic() + START_SECONDS
+    while not accepts_tcp(_host(settings), settings.dicom.dicom_port):
+        if stop.wait(POLL_SECONDS) or time.monotonic() > until:
+            return
+
+
+def _host(settings: Settings) -> str:
+    return settings.operations.canary_host or loopback_address(settings.dicom.dicom_host)
 
 
 def _seconds_until_due(settings: Settings, interval: float) -> float:
@@ -114,7 +132,7 @@ def send_one(settings: Settings, wait_seconds: float, stop: threading.Event | No
 def node(settings: Settings) -> Node:
     """Return the address of the listener; a demo checkpoint reports only on studies sent to one of its AE titles."""
     return Node(
-        host=settings.operations.canary_host or loopback_address(settings.dicom.dicom_host),
+        host=_host(settings),
         port=settings.dicom.dicom_port,
         called=next(iter(settings.model.demo_ae_titles), settings.dicom.ae_title),
         calling=AE_TITLE,

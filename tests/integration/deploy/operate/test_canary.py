@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,42 @@ def test_canary_that_is_not_stored_names_the_cause(settings: Settings) -> None:
     assert canary.send_one(settings.replace(dicom_port=free_port()), 1) == "not stored: cannot be reached"
 
     assert problems(settings) == ["not stored: cannot be reached"]
+
+
+class Start(threading.Event):
+    """Stop signal that never comes; a listener starts at the second look at it."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port, self.looks, self.server = port, 0, None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.looks += 1
+        if self.looks == 2:
+            self.server = socket.create_server(("127.0.0.1", self._port))
+        return self.is_set()
+
+
+def test_first_canary_waits_for_a_listener_that_starts_with_it(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it is refused, and the alarm of the time before a start lasts until the next one."""
+    given = settings_for(tmp_path, database_url=SecretStr(database_url)).replace(dicom_port=free_port())
+    start = Start(given.dicom.dicom_port)
+    sent: list[int] = []
+
+    def send(*_: object) -> None:
+        sent.append(start.looks)
+        start.set()
+
+    monkeypatch.setattr(canary, "send_one", send)
+    canary._repeat(given, start)
+    assert start.server is not None
+    start.server.close()
+
+    # The third look is for the time at which the canary is due.
+    assert sent == [3]
 
 
 def test_next_canary_is_due_after_the_interval_whoever_sent_the_last(settings: Settings) -> None:
