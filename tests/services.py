@@ -6,20 +6,19 @@
 from __future__ import annotations
 
 import os
-import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 import pytest
 import redis
-from sqlalchemy import make_url
 
 from db.errors import ConfigurationError
 from db.migrations.upgrade import migrate
 from db.session import engine
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
+from tests.databases import Databases, database_named
 from tests.object_storage import FakeStorage, fake_storage
 
 if TYPE_CHECKING:
@@ -46,15 +45,17 @@ def migrated_template(postgres: Postgres) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: Postgres, migrated_template: str) -> Databases:
+    """The databases of all tests."""
+    return Databases(postgres, migrated_template)
+
+
 @pytest.fixture
-def database_url(postgres: Postgres, migrated_template: str) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """A database of the test's own, migrated and empty."""
-    name = f"test_{uuid.uuid4().hex}"
-    execute(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
-    url = database_named(postgres, name)
-    yield url
-    engine(url).dispose()
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    with databases.lend() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +92,6 @@ def running(server: S) -> Iterator[S]:
         yield server
     finally:
         server.stop()
-
-
-def database_named(server: Postgres, name: str) -> str:
-    return make_url(server.url).set(database=name).render_as_string(hide_password=False)
 
 
 def execute(server: Postgres, statement: str) -> None:
