@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.embedded.server_process import free_port
 from tests.polling import wait_until
+from worker.model.checkpoint.random_weights import write_random_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +53,20 @@ class System:
         address = f"http://127.0.0.1:{self.environment['PRELIM_API_PORT']}"
         return httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
-    def wait_for_reports(self, seconds: float = 90) -> None:
-        """Wait until every study has ended."""
+    def counts(self) -> dict[str, int]:
+        """Return the number of studies by state, from the metrics: a poll by command would take a core."""
+        with self.api() as api:
+            families = text_string_to_metric_families(api.get("/metrics").text)
+        samples = next(family.samples for family in families if family.name == "prelim_studies")
+        return {sample.labels["state"]: int(sample.value) for sample in samples}
+
+    def wait_for_reports(self, studies: int, seconds: float = 90) -> None:
+        """Wait until this number of studies has arrived and each has ended."""
         pending = ("receiving", "settled", "queued", "running")
 
         def ended() -> bool:
-            counts = self.status()["studies"]
-            return sum(counts.values()) > 0 and not any(counts[state] for state in pending)
+            counts = self.counts()
+            return sum(counts.values()) == studies and not any(counts[state] for state in pending)
 
         wait_until(ended, seconds)
 
@@ -88,7 +97,8 @@ def environment_in(folder: Path, **changes: str) -> dict[str, str]:
 @contextmanager
 def running_system(folder: Path, **changes: str) -> Iterator[System]:
     system = System(environment_in(folder, **changes), folder / "up.log")
-    system.prelim("checkpoint", "random", str(system.data_dir / "checkpoint"))
+    # By the function of `prelim checkpoint random`: torch is imported here already.
+    write_random_checkpoint(system.data_dir / "checkpoint")
     with system.log.open("w") as log:
         up = subprocess.Popen([PRELIM, "up"], env=system.environment, stdout=log, stderr=subprocess.STDOUT)
         try:

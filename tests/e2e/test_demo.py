@@ -9,7 +9,6 @@ import pytest
 
 from deploy.demo.demo import CHECKPOINT, STUDIES
 from tests.e2e.conftest import PRELIM, environment_in, running_system
-from tests.polling import wait_until
 from worker.findings.labeller import present
 from worker.phantoms.cases import Case, Finding
 from worker.phantoms.dicom_files import study_uid, write_study
@@ -60,8 +59,7 @@ def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     changes = {"PRELIM_CHECKPOINT": str(CHECKPOINT), "PRELIM_DTYPE": "float32", "PRELIM_MAX_NEW_TOKENS": "256"}
     with running_system(folder, **changes) as system:
         system.prelim("send", str(folder / "studies"))
-        wait_until(lambda: sum(system.status()["studies"].values()) == len(DRAWN))
-        system.wait_for_reports()
+        system.wait_for_reports(len(DRAWN))
         yield system
 
 

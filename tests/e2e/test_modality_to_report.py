@@ -47,8 +47,7 @@ def reported(system: System, tmp_path_factory: pytest.TempPathFactory) -> System
     port, title = system.environment["PRELIM_DICOM_PORT"], "PRELIM"
     storescu = [dcmtk, "-aec", title, "-xs", "+sd", "+r", "127.0.0.1", port, str(folder), "+sp", "*.dcm"]
     subprocess.run(storescu, check=True, capture_output=True, timeout=60)
-    wait_until(lambda: sum(system.status()["studies"].values()) == 2)
-    system.wait_for_reports()
+    system.wait_for_reports(2)
     return system
 
 

@@ -109,10 +109,10 @@ def test_report_is_found_read_questioned_accepted_and_copied_by_keyboard(
     room: System, readers: tuple[Reader, Reader], tmp_path: Path
 ) -> None:
     tab, other = (reader.tab for reader in readers)
-    before = sum(room.status()["studies"].values())
+    before = sum(room.counts().values())
     for patient_id in PATIENTS:
         room.prelim("send", str(hostile_study(tmp_path / "sent", patient_id)))
-    wait_until(lambda: sum(room.status()["studies"].values()) == before + len(PATIENTS))
+    wait_until(lambda: sum(room.counts().values()) == before + len(PATIENTS))
     tab.wait("document.querySelectorAll('tbody tr').length >= 2")
     tab.resize(320, 800)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 320, "long names are broken"
