@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select, text
 
+from db.errors import Reason
 from db.models import Job
 from db.states import JobKind, JobState
 from db.studies.visibility import canaries
@@ -25,6 +26,8 @@ MIN_JOBS = 5
 #: Share of a reason in the last hour that raises the alarm, and its minimum ratio to the share in the day before.
 MIN_SHARE = 0.2
 MIN_RATIO = 2.0
+#: Reasons by which a person or a rule decides that there is no report: all studies of a day may have them.
+INTENDED = frozenset((Reason.STORE_ONLY, Reason.NO_REPORT_TASK, Reason.IDENTITY_REFUSED, Reason.OPERATOR))
 HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")
 
 
@@ -49,13 +52,18 @@ def latest(session: Session) -> list[Outcome]:
 
 
 def alarm(outcomes: Sequence[Outcome]) -> tuple[str, str] | None:
-    """Return code and detail of the alarm for the most frequent reason whose share has risen; None without one."""
+    """Return code and detail of the alarm for the most frequent reason whose share has risen; None without one.
+
+    Where no study at all got a report since the day before, a share that stays counts, too.
+    """
     hour, day = sum(found.hour for found in outcomes), sum(found.day for found in outcomes)
+    has_report = any(found.reason is None for found in outcomes)
     for found in sorted(outcomes, key=lambda outcome: -outcome.hour):
         if found.reason is None or found.hour < MIN_JOBS:
             continue
         share, before = found.hour / hour, found.day / day if day else 0.0
-        if share >= MIN_SHARE and share >= MIN_RATIO * before:
+        lasts = not has_report and found.reason not in INTENDED
+        if share >= MIN_SHARE and (lasts or share >= MIN_RATIO * before):
             return "reason_rising", (
                 f"{found.hour} of the {hour} studies of the last hour ended with {found.reason}"
                 f" ({share:.0%}; {before:.0%} in the day before): see docs/api.md for its meaning, remove its cause,"

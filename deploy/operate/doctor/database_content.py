@@ -13,7 +13,7 @@ from db.access import keys
 from db.errors import ConfigurationError
 from db.migrations import compatibility
 from db.migrations.upgrade import alembic_config
-from db.operations import alarms, heartbeats, listener_status, progress
+from db.operations import alarms, heartbeats, listener_status, outcomes, progress
 from db.operations.canaries.canaries import MISSED_INTERVALS
 from db.operations.heartbeats import Role
 from deploy.launcher import lost_database
@@ -95,14 +95,16 @@ def examine_alarms(installation: Installation) -> Finding:
 
 
 def examine_reports(installation: Installation) -> Finding:
-    """Compare the studies of a day with its reports."""
+    """Compare the studies of a day with its reports; those of which a rule or a person wants none do not count."""
     studies, reports, age = installation.row(
         "SELECT (SELECT count(*) FROM studies WHERE first_received_at BETWEEN now() - interval '1 day'"
-        " AND now() - interval '2 hours' AND state IN ('settled', 'reported', 'failed')"
+        " AND now() - interval '2 hours' AND (state IN ('settled', 'reported', 'failed')"
+        " OR (state = 'not_reportable' AND reason <> ALL (:intended)))"
         " AND study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)),"
         " (SELECT count(*) FROM reports WHERE created_at > now() - interval '1 day'"
         " AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))),"
-        " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports)::float"
+        " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports)::float",
+        intended=list(outcomes.INTENDED),
     )
     latest = "no report yet" if age is None else f"the latest report is {age:.1f} h old"
     if studies and not reports:

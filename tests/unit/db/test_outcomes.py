@@ -28,6 +28,22 @@ def test_rising_share_of_a_reason_raises_an_alarm(
         assert f"{hour} of the {hour + reports[0]} studies" in alarm[1]
 
 
+@pytest.mark.parametrize(
+    ("reason", "reports", "is_raised"),
+    [
+        ("demo_checkpoint", 0, True),
+        ("demo_checkpoint", 1, False),
+        ("store_only", 0, False),
+        ("no_report_task", 0, False),
+    ],
+)
+def test_reason_that_leaves_no_report_of_a_day_keeps_its_alarm(reason: str, reports: int, *, is_raised: bool) -> None:
+    """After a day, its share has not risen any more, and no other alarm counts studies that are not reportable."""
+    found = [Outcome(reason, 20, 400), *([Outcome(None, 0, reports)] if reports else [])]
+
+    assert (outcomes.alarm(found) is not None) is is_raised
+
+
 def test_no_outcomes_raise_no_alarm() -> None:
     assert outcomes.alarm([]) is None
     assert outcomes.alarm([Outcome(None, 100, 1000)]) is None

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
+from db.jobs import claims
 from db.operations import disk
 from db.operations.heartbeats import Role
-from db.session import connect, engine
+from db.session import connect, engine, transaction
 from db.settings import Settings
 from deploy.operate.doctor.doctor import CHECKS, finding_of
 from deploy.operate.doctor.finding import Finding, Installation, Level
 from tests.certificates import write_certificate
+from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.operate.doctor.breaks import OTHER_FILE_SYSTEM, heartbeat
 from tests.integration.deploy.operate.doctor.site import PASSWORD, Site
 
@@ -93,6 +95,20 @@ def test_tables_of_another_user_are_a_fault_as_after_a_restore_by_an_administrat
     assert "does not own the table" in owner.found
     assert processes.level is Level.FAULT
     assert "no right to a table" in processes.found
+
+
+@pytest.mark.parametrize(("reason", "level"), [("undecodable", Level.FAULT), ("store_only", Level.OK)])
+def test_day_without_a_report_is_found_whatever_ended_its_studies(
+    site: Site, database_url: str, reason: str, level: Level
+) -> None:
+    site.values["database_url"] = database_url
+    arrivals = Arrivals(database_url)
+    claim = arrivals.running_job()
+    with transaction(database_url) as session:
+        claims.not_reportable(session, claim, reason, "")
+        session.execute(text("UPDATE studies SET first_received_at = now() - interval '3 hours'"))
+
+    assert site.finding("reports").level is level
 
 
 def test_connection_limit_of_the_database_counts(site: Site, database_url: str) -> None:
