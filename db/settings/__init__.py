@@ -17,7 +17,7 @@ from db.settings import server_urls
 from db.settings.audit_repository import Audit
 from db.settings.object_storage import Storage
 from db.settings.reception import Dicom
-from db.settings.section import AETitle, Port, Seconds, Section
+from db.settings.section import AETitle, Port, Seconds, Section, pairs
 from db.settings.web import Api
 from db.states import Check
 
@@ -53,9 +53,9 @@ class Study(Section):
     def _parse_rules(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        pairs = (pair.split("=", 1) for pair in value.split(",") if pair.strip())
+        given = pairs(value)
         try:
-            return {name.strip(): float(seconds) for name, seconds in pairs}
+            return {name: float(seconds) for name, seconds in given.items()}
         except ValueError as error:
             raise ValueError("invalid rules: expected NAME=SECONDS,NAME=SECONDS") from error
 
@@ -64,8 +64,7 @@ class Study(Section):
     def _parse_priorities(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
-        return {name.strip(): level.strip().upper() for name, _, level in pairs}
+        return {name: level.upper() for name, level in pairs(value).items()}
 
 
 class Queue(Section):
@@ -209,8 +208,7 @@ class Operations(Section):
     def _parse_ages(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
-        rules = {name.strip(): age.strip().lower() for name, _, age in pairs}
+        rules = {name: age.lower() for name, age in pairs(value).items()}
         if any(not name or not AGE.fullmatch(age) for name, age in rules.items()):
             raise ValueError("invalid rules: expected NAME=DAYSd or NAME=keep, separated by commas")
         return {name: age if age == "keep" else int(age.removesuffix("d")) for name, age in rules.items()}

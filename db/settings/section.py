@@ -14,3 +14,16 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 class Section(BaseModel, frozen=True, extra="forbid"):
     """Settings of one subject; names are unique across sections, because variables are flat."""
+
+
+def pairs(value: str) -> dict[str, str]:
+    """Return the values of ``NAME=VALUE,NAME=VALUE`` by name; raises ValueError for a name with two values.
+
+    The last one would count, and the line above it that keeps something would have no effect.
+    """
+    found: dict[str, str] = {}
+    for pair in filter(str.strip, value.split(",")):
+        name, _, of_name = (part.strip() for part in pair.partition("="))
+        if found.setdefault(name, of_name) != of_name:
+            raise ValueError(f"two values for {name}")
+    return found

@@ -70,6 +70,20 @@ def test_invalid_priority_is_refused(monkeypatch: pytest.MonkeyPatch, rules: str
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RETENTION_RULES", "RESEARCH=keep,CT=30d,RESEARCH=30d"),
+        ("SETTLE_RULES", "CT=20, CT=5"),
+        ("PRIORITY_RULES", "ER=STAT,ER=LOW"),
+    ],
+)
+def test_rules_with_two_values_for_a_name_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"PRELIM_{name}", value)
+    with pytest.raises(ConfigurationError, match="two values for"):
+        load_settings()
+
+
 def test_invalid_settle_rules_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELIM_SETTLE_RULES", "CT")
 
