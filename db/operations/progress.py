@@ -1,4 +1,7 @@
-"""Ages of pending work and of the latest progress, in one statement."""
+"""Ages of pending work and of the latest progress, in one statement.
+
+What a clock that went back since has dated into the future does not count: an alarm would be silent until then.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ BACKUP_SECONDS = 8 * 86_400.0
 
 
 class Progress(NamedTuple):
-    """Seconds since each moment, negative if it is in the future, None if there is none; counts; roles once alive."""
+    """Seconds since each moment, None if there is none; counts; roles once alive."""
 
     #: A waiting job could be claimed: the most urgent one that waits too long, else None.
     overdue: float | None
@@ -87,17 +90,21 @@ class Progress(NamedTuple):
         )
 
 
+#: Seconds by which the clocks of a primary and its standbys, and of hosts, may differ.
+MAX_SKEW_SECONDS = 60
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
 #: index. Beside the most urgent job that waits too long, none needs to be read. Text, because an index of some states
 #: serves no query whose states are parameters.
-READ = text("""
+READ = text(
+    """
     SELECT extract(epoch FROM clock_timestamp() - (
             SELECT greatest(queued_at, available_at) FROM jobs
             WHERE state = 'queued' AND greatest(queued_at, available_at) <= now() - make_interval(secs => :after)
             ORDER BY urgent_at LIMIT 1))::float,
-        extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs WHERE claimed_at < SOON))::float,
         extract(epoch FROM clock_timestamp() - greatest(
-            (SELECT max(created_at) FROM reports), (SELECT max(created_at) FROM answers)))::float,
+            (SELECT max(created_at) FROM reports WHERE created_at < SOON),
+            (SELECT max(created_at) FROM answers WHERE created_at < SOON)))::float,
         extract(epoch FROM clock_timestamp() - (SELECT min(lease_until) FROM jobs WHERE state = 'running'))::float,
         extract(epoch FROM clock_timestamp()
             - (SELECT min(revision_started_at) FROM studies WHERE state = 'receiving'))::float,
@@ -118,11 +125,14 @@ READ = text("""
             WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
                 AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
             GROUP BY reason HAVING count(*) >= :min_jobs),
-        extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups WHERE ended_at < SOON))::float,
         extract(epoch FROM clock_timestamp() - (
-            SELECT coalesce(max(ended_at) FILTER (WHERE problem = ''), min(begun_at)) FROM canaries))::float,
+            SELECT coalesce(max(ended_at) FILTER (WHERE problem = ''), min(begun_at)) FROM canaries
+            WHERE begun_at < SOON))::float,
         (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
-        extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float,
+        extract(epoch FROM clock_timestamp() - (
+            SELECT coalesce(max(verified_at) FILTER (WHERE verified_at < SOON), min(begun_at)) FROM backups
+            WHERE ended_at < SOON))::float,
         EXISTS (SELECT FROM audit_syslog),
         EXISTS (SELECT FROM trace_export),
         (SELECT string_agg(named, ', ' ORDER BY named) FROM (
@@ -138,8 +148,9 @@ READ = text("""
         extract(epoch FROM clock_timestamp() - (
             SELECT least(first_received_at, (SELECT started_at FROM audit_chains WHERE number = 1))
             FROM studies ORDER BY first_received_at LIMIT 1))::float,
-        EXISTS (SELECT FROM backups WHERE verified_at IS NOT NULL)
-""")
+        EXISTS (SELECT FROM backups WHERE verified_at < SOON)
+""".replace("SOON", f"now() + interval '{MAX_SKEW_SECONDS} s'")
+)
 
 
 def read(session: Session, after_seconds: float) -> Progress:

@@ -340,6 +340,22 @@ def test_old_or_unverified_backup_raises_its_alarm_once_there_is_one(database_ur
     assert backed_up("3", now, now) == []
 
 
+def test_what_a_wrong_clock_has_dated_into_the_future_silences_no_alarm(arrivals: Arrivals) -> None:
+    arrivals.image()
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE studies SET first_received_at = now() - interval '9 days'"))
+        ahead = dt.datetime.now(dt.UTC) + dt.timedelta(days=300)
+        session.add(Backup(name="1", begun_at=ahead, ended_at=ahead, files=1, bytes=1, verified_at=ahead))
+    assert raised(arrivals.url).count("backup_overdue") == 1
+
+    with transaction(arrivals.url) as session:
+        now = dt.datetime.now(dt.UTC)
+        session.add(Backup(name="2", begun_at=now, ended_at=now, files=1, bytes=1, verified_at=None))
+        session.execute(text("UPDATE backups SET ended_at = now() - interval '9 days' WHERE name = '1'"))
+        session.execute(text("UPDATE backups SET begun_at = ended_at WHERE name = '1'"))
+    assert raised(arrivals.url).count("backup_unverified") == 1
+
+
 def test_installation_in_use_without_a_backup_raises_the_alarm_after_as_long_as_between_two(arrivals: Arrivals) -> None:
     arrivals.image()
 
