@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from sqlalchemy import func, select
 
 from db.errors import NotPossible
 from db.session import reading, transaction
@@ -57,7 +58,9 @@ def limits(settings: Settings, age: dt.timedelta | None, *, images_only: bool, w
         raise NotPossible("expected an age of at least 1d: younger studies are still being read")
     if age is None and (images_only or not rules):
         raise NotPossible("no age: expected --older-than, or PRELIM_RETENTION_RULES to delete studies")
-    now = dt.datetime.now(dt.UTC)
+    with reading(settings.database()) as session:
+        # A clock that is years ahead would make every study old.
+        now = min(session.scalars(select(func.now())).one(), dt.datetime.now(dt.UTC))
     days = {name: value for name, value in rules.items() if value == "keep" or not images_only}
     by_name = {name: None if value == "keep" else now - dt.timedelta(days=value) for name, value in days.items()}
     return Limits(None if age is None else now - age, by_name, without_report or images_only)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import io
 import uuid
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -99,6 +100,28 @@ def test_old_study_is_deleted_with_its_rows_and_files(settings: Settings) -> Non
     assert counts(settings) == [1, 1, 2, 1, 1, 0, 2]
     assert audit.check(settings) == []
     assert run(settings) == (0, 0)
+
+
+class Ahead(dt.datetime):
+    """The clock of a machine that is ten years ahead."""
+
+    @classmethod
+    def now(cls, tz: dt.tzinfo | None = None) -> Self:
+        return super().now(tz) + 10 * YEAR
+
+
+def test_machine_whose_clock_is_years_ahead_deletes_no_younger_study(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dt, "datetime", Ahead)
+    assert run(settings) == (1, 2)
+
+
+def test_database_whose_clock_is_years_ahead_loses_no_younger_study(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retain, "func", SimpleNamespace(now=lambda: func.now() + 10 * YEAR))
+    assert run(settings) == (1, 2)
 
 
 @pytest.mark.parametrize("images_only", [False, True])
