@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import io
 import uuid
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from db.storage import object_files
 from db.storage.errors import Unavailable
 from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
+from dicom_listener.recovery import lost_rows
 
 if TYPE_CHECKING:
     from db.storage.bucket import Bucket
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Seconds by which clocks may differ: S3 refuses requests of more than 15 minutes.
 MAX_DIFFERENCE_SECONDS = 300.0
+#: Objects that are looked up: names are random, so that the first ones are a sample. A new one may wait for its row.
+SAMPLE, UNNAMED = 1000, dt.timedelta(hours=1)
 #: Content of the objects that the checks put and delete again.
 FIRST, SECOND = b"prelim doctor, first\n", b"prelim doctor, second\n"
 
@@ -102,6 +107,23 @@ def examine_clock(installation: Installation) -> Finding:
     return fault(shown, "synchronize both machines by NTP: the service refuses requests of another time")
 
 
+def examine_prefix(installation: Installation) -> Finding:
+    """Look up the rows of some objects: those without a row are of another installation, or their rows are lost."""
+    bucket, before = _reached(installation), dt.datetime.now(dt.UTC) - UNNAMED
+    installation.database_url()
+    listed = (found for found in bucket.objects() if object_files.KEY.fullmatch(found.key))
+    paths = {object_files.file_path(found.key) for found in islice(listed, SAMPLE) if found.modified_at < before}
+    unknown = len(paths - lost_rows.known(installation.settings, paths))
+    if not unknown:
+        return ok(f"each of {len(paths)} objects that were looked up has a row")
+    return warning(
+        f"{unknown} of {len(paths)} objects that were looked up have no row: another installation uses"
+        f" {bucket.name} with this prefix, or rows are lost",
+        "give each installation a prefix of its own, and before that run no `prelim audit --repair`, which would index"
+        " them here; if no other one uses it, `prelim audit --repair` brings them back",
+    )
+
+
 def _is_encrypted(installation: Installation) -> bool:
     parts = urlsplit(installation.settings.storage.storage_endpoint or "https://")
     return parts.scheme == "https" or parts.hostname in {"127.0.0.1", "::1", "localhost"}
@@ -120,4 +142,5 @@ CHECKS = (
     Check("storage_condition", "an upload that is repeated must not replace an object", examine_condition),
     Check("storage_checksum", "an object that arrives damaged must be refused, not stored", examine_checksum),
     Check("storage_clock", "requests are signed with the time", examine_clock),
+    Check("storage_prefix", "installations that share a prefix index and delete each other's objects", examine_prefix),
 )

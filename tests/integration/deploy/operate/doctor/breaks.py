@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from deploy.operate.doctor.finding import Installation
 from dicom_listener.receive import tls
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.launcher.test_pooling import pooled
+from tests.object_storage import PREFIX, Put
 from worker.model.checkpoint.manifest import write_manifest
 
 if TYPE_CHECKING:
@@ -433,6 +435,11 @@ def storage_without_checksums(site: Site) -> None:
     site.storage.checks_checksums = False
 
 
+def storage_of_another_installation(site: Site) -> None:
+    earlier = dt.datetime.now(dt.UTC) - dt.timedelta(hours=2)
+    site.storage.objects[f"{PREFIX}/ab/{uuid.uuid4().hex}.dcm"] = Put(b"", modified=earlier.isoformat())
+
+
 def storage_of_another_time(site: Site) -> None:
     site.storage.clock_ahead_seconds = -400
 
@@ -506,6 +513,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "storage_condition": storage_without_conditions,
     "storage_checksum": storage_without_checksums,
     "storage_clock": storage_of_another_time,
+    "storage_prefix": storage_of_another_installation,
     "checkpoint": no_checkpoint,
     "checkpoint_digest": changed_checkpoint,
     "checkpoint_use": demo_checkpoint,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 #: Checks that read the database.
 IN_DATABASE = {check.name for check in (*database_server.CHECKS, *database_content.CHECKS)} | {
     "disk_growth",
+    "storage_prefix",
     "audit_repository",
     "tls_served",
     "backup",
