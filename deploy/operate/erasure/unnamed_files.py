@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from db.models import Quarantined, Study
 from db.models.base import any_of
@@ -18,7 +20,7 @@ from dicom_listener.spool.durable import Spool, open_regular
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from db.settings import Settings
@@ -29,23 +31,42 @@ PAGE = 200
 #: three characters would be found in the files of others.
 SEARCHED_BYTES, MIN_CHARACTERS = 1 << 20, 4
 RUN = re.compile(rb"[ -~]{%d,64}" % MIN_CHARACTERS)
+#: Values in other characters than ASCII, behind the length of their element; the character set of a damaged file is
+#: not known, so that all of PS3.3 C.12.1.1.2 are tried.
+VALUE = re.compile(rb"(?<=\0)[ -~\x80-\xff\x1b]{%d,256}" % MIN_CHARACTERS)
+CODECS = (
+    *("utf_8", "gb18030", "cp949", "shift_jis", "iso2022_jp_2", "iso2022_kr", "tis_620"),
+    *(f"iso8859_{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)),
+)
+
+#: By which the clocks of two hosts may differ.
+MAX_SKEW = dt.timedelta(minutes=1)
 
 
 def erase(settings: Settings, unread: set[str]) -> int:
     """Delete the rows of erased patients' files and note the files; return their number.
 
-    Paths of files that cannot be read, and may be an erased patient's, are added to *unread*.
+    One that a wrong clock has dated later than now is theirs, too. Paths of files that cannot be read, and may be an
+    erased patient's, are added to *unread*.
     """
     erased = 0
     for page in _pages(settings):
         prints = {row.id: _fingerprints(settings.operations.data_dir, row.file_path, unread) for row in page}
         with transaction(settings.database()) as session:
             known = erasures.erased_at(session, set().union(*prints.values()))
-            gone = [row for row in page if erasures.is_covered(known, prints[row.id], row.received_at)]
+            later = session.scalars(select(func.now() + MAX_SKEW)).one()
+            gone = [row for row in page if _is_theirs(known, prints[row.id], row.received_at, later)]
             file_deletions.note(session, [row.file_path for row in gone])
             session.execute(delete(Quarantined).where(Quarantined.id.in_([row.id for row in gone])))
         erased += len(gone)
     return erased
+
+
+def _is_theirs(
+    known: Mapping[str, dt.datetime], prints: set[str], received_at: dt.datetime, later: dt.datetime
+) -> bool:
+    is_theirs = not prints.isdisjoint(known)
+    return is_theirs and (received_at > later or erasures.is_covered(known, prints, received_at))
 
 
 def forget_transfers(settings: Settings) -> None:
@@ -89,5 +110,16 @@ def _of_file(path: Path) -> set[str]:
         return erasures.of_study(headers.read(path, headers.read_meta(path), "").study)
     except (ValueError, Refusal):
         with open_regular(path) as file:
-            found = RUN.findall(file.read(SEARCHED_BYTES))
-        return {erasures.fingerprint(text.decode()) for text in found} - {""}
+            found = _texts(file.read(SEARCHED_BYTES))
+        return set(map(erasures.fingerprint, found)) - {""}
+
+
+def _texts(content: bytes) -> Iterator[str]:
+    for run in RUN.findall(content):
+        yield run.decode()
+    for value in VALUE.findall(content):
+        if not value.isascii() or b"\x1b" in value:
+            for codec in CODECS:
+                with suppress(UnicodeDecodeError):
+                    if len(text := value.decode(codec)) >= MIN_CHARACTERS:
+                        yield text

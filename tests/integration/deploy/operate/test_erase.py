@@ -264,6 +264,27 @@ def test_file_in_quarantine_that_cannot_be_read_leaves_the_erasure_unfinished(si
     assert site.left() == []
 
 
+@pytest.mark.parametrize(
+    ("patient_id", "codec"),
+    [
+        ("Ж-74017", "utf_8"),
+        ("Ж-74017", "iso8859_5"),
+        ("Ö-74017", "iso8859_1"),
+        ("山田太郎", "iso2022_jp_2"),
+        ("김-74017", "cp949"),
+    ],
+)
+def test_damaged_file_in_quarantine_is_found_by_an_id_in_other_letters(site: Site, patient_id: str, codec: str) -> None:
+    value = patient_id.encode(codec)
+    damaged = encode(site.other)[:60] + b"LO" + len(value).to_bytes(2, "little") + value + b"\x10\0"
+    receive(site.settings, site.other, data=damaged)
+    index(site.settings)
+    quiet = Console(quiet=True)
+
+    found = erase.show(site.settings, quiet, patient_id, None)
+    assert erase.run(site.settings, quiet, patient_id, None, found).quarantined == 1
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_is_completed(site: Site) -> None:
     settings = site.settings
