@@ -2,14 +2,15 @@
 
 A fingerprint is the SHA-256 of a Patient ID, whatever its issuer, of a Patient ID with its issuer, which may be none,
 or of a Study Instance UID. The last one counts for objects without a Patient ID only: several patients can be under one
-UID. An object that was received after the erasure is a new examination, and stays.
+UID. An object that was received after the erasure is a new examination, and stays. Of a study that a wrong clock has
+dated later than its erasure, the Patient ID together with the Study Instance UID is a fingerprint, too, with that time.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Between Patient ID and issuer, as in HL7's CX. The queries of db.studies.deletion.patients have the same rule.
 WITH_ISSUER = "^^^"
+#: Between these and a Study Instance UID.
+WITH_STUDY = "^^^^"
 
 
 def fingerprint(identifier: str) -> str:
@@ -38,19 +41,34 @@ def of_patient(patient_id: str, issuer: str | None = None) -> str:
     return fingerprint(patient_id if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}")
 
 
+def of_patients_study(patient_id: str, issuer: str | None, study_instance_uid: str) -> str:
+    """Return the fingerprint of one study of a patient; the issuer as in `of_patient`."""
+    name = patient_id.strip() if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}"
+    return fingerprint(f"{name}{WITH_STUDY}{study_instance_uid.strip()}")
+
+
 def of_study(study: StudyAttributes) -> set[str]:
     """Return the fingerprints by which an object is recognised."""
     if not study.patient_id.strip():
         return {fingerprint(study.study_instance_uid)}
-    return {of_patient(study.patient_id), of_patient(study.patient_id, study.issuer_of_patient_id)}
+    patient_id, issuers = study.patient_id, (None, study.issuer_of_patient_id)
+    patients = {of_patient(patient_id, issuer) for issuer in issuers}
+    return patients | {of_patients_study(patient_id, issuer, study.study_instance_uid) for issuer in issuers}
 
 
-def record(session: Session, fingerprints: Iterable[str]) -> None:
-    """Record an erasure that begins now; an earlier one of the same fingerprint is renewed."""
+def record(session: Session, fingerprints: Iterable[str], later: Mapping[str, dt.datetime] | None = None) -> None:
+    """Record an erasure that begins now; an earlier one of the same fingerprint is renewed.
+
+    Those of *later* have the times of objects that are dated later.
+    """
     rows = [{"fingerprint": value} for value in sorted(set(fingerprints))]
     statement = insert(PatientErasure)
-    renewed = {"erased_at": func.clock_timestamp(), "completed_at": None, "backed_up_at": None}
+    renewed: dict[str, Any] = {"erased_at": func.clock_timestamp(), "completed_at": None, "backed_up_at": None}
     session.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=renewed), rows)
+    if later:
+        dated = [{"fingerprint": value, "erased_at": when} for value, when in later.items()]
+        as_dated = {**renewed, "erased_at": statement.excluded.erased_at}
+        session.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=as_dated), dated)
 
 
 def include(session: Session, erased: Mapping[str, dt.datetime]) -> None:

@@ -22,11 +22,12 @@ from db.models import (
 from db.models.base import any_of
 from db.states import StudyState
 from db.studies.deletion import retention
-from db.studies.deletion.erasures import WITH_ISSUER
+from db.studies.deletion.erasures import WITH_ISSUER, WITH_STUDY
 from db.studies.identity import conflicts, decisions
 from db.studies.identity.decisions import Decision
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Collection, Sequence
 
     from sqlalchemy.orm import Session
@@ -51,6 +52,10 @@ COVERED = text(f"""
         SELECT id, encode(sha256(convert_to(patient || '{WITH_ISSUER}' || issuer, 'UTF8')), 'hex')
         FROM named WHERE patient <> ''
         UNION ALL
+        SELECT id, encode(sha256(convert_to(name || '{WITH_STUDY}' || btrim(study_instance_uid), 'UTF8')), 'hex')
+        FROM named JOIN page USING (id), unnest(ARRAY[patient, patient || '{WITH_ISSUER}' || issuer]) AS name
+        WHERE patient <> ''
+        UNION ALL
         SELECT id, encode(sha256(convert_to(btrim(study_instance_uid), 'UTF8')), 'hex')
         FROM page WHERE btrim(patient_id) = ''
     )
@@ -68,7 +73,9 @@ FORGET_DELETED = text(f"""
     WHERE erased.completed_at IS NULL AND erased.erased_at >= gone.received_at AND erased.fingerprint = ANY(
         SELECT encode(sha256(convert_to(name, 'UTF8')), 'hex') FROM unnest(
             CASE WHEN btrim(patient_id) = '' THEN ARRAY[btrim(study_instance_uid)]
-            ELSE ARRAY[btrim(patient_id), btrim(patient_id) || '{WITH_ISSUER}' || btrim(issuer_of_patient_id)] END
+            ELSE ARRAY[btrim(patient_id), btrim(patient_id) || '{WITH_ISSUER}' || btrim(issuer_of_patient_id),
+                btrim(patient_id) || '{WITH_STUDY}' || btrim(study_instance_uid), btrim(patient_id) || '{WITH_ISSUER}'
+                || btrim(issuer_of_patient_id) || '{WITH_STUDY}' || btrim(study_instance_uid)] END
         ) AS name
     )
     RETURNING gone.study_id
@@ -104,7 +111,7 @@ def find(session: Session, patient_id: str, issuer: str | None = None) -> Found:
 
     Of every issuer if *issuer* is None; an empty one is no issuer.
     """
-    names = {"patient_id": patient_id} | ({} if issuer is None else {"issuer_of_patient_id": issuer})
+    names = _names(patient_id, issuer)
     former = [func.coalesce(IdentityDecision.former[name].astext, "") == value for name, value in names.items()]
     current = [getattr(Study, name) == value for name, value in names.items()]
     columns = Study.id, Study.study_instance_uid, Study.issuer_of_patient_id
@@ -125,6 +132,32 @@ def find(session: Session, patient_id: str, issuer: str | None = None) -> Found:
     deleted = session.scalars(of_deleted).all()
     counts.append(len(deleted))
     return Found(ids, uids, issuers | set(deleted), objects, int(size), *counts)
+
+
+def dated_later(session: Session, patient_id: str, issuer: str | None, found: Found) -> dict[str, dt.datetime]:
+    """Return the time of each Study Instance UID of the patient that is after now: a clock was wrong.
+
+    Of studies that were found, and of deleted ones.
+    """
+    received_at = func.coalesce(Instance.received_at, Study.first_received_at)
+    objects = select(Study.study_instance_uid, received_at.label("received_at")).outerjoin(
+        Instance, Instance.study_id == Study.id
+    )
+    deleted = select(DeletedStudy.study_instance_uid, DeletedStudy.received_at).where(
+        *(getattr(DeletedStudy, name) == value for name, value in _names(patient_id, issuer).items())
+    )
+    either = objects.where(Study.id.in_(found.studies)).union_all(deleted).subquery()
+    latest = func.max(either.c.received_at)
+    rows = session.execute(
+        select(either.c.study_instance_uid, latest)
+        .group_by(either.c.study_instance_uid)
+        .having(latest > func.clock_timestamp())
+    )
+    return {uid: when for uid, when in rows}  # noqa: C416 - rows are no pairs for mypy
+
+
+def _names(patient_id: str, issuer: str | None) -> dict[str, str]:
+    return {"patient_id": patient_id} | ({} if issuer is None else {"issuer_of_patient_id": issuer})
 
 
 def covered(session: Session, after: uuid.UUID) -> tuple[uuid.UUID | None, list[uuid.UUID]]:

@@ -84,19 +84,39 @@ def show(settings: Settings, console: Console, patient_id: str, issuer: str | No
 
 
 def run(settings: Settings, console: Console, patient_id: str, issuer: str | None, found: Found) -> Amount:
-    """Record the erasure with its entry in the audit log, and carry it out; raises as `resume` does."""
+    """Record the erasure with its entry in the audit log, and carry it out.
+
+    Raises as `resume` does, and NotPossible if studies of the patient stay.
+    """
     prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
     numbers = {"studies": len(found.studies), "objects": found.objects}
     entry = command_entries.entry("delete", "prelim erase", found.studies, numbers)
     with transaction(settings.database()) as session:
-        erasures.record(session, prints)
+        later = patients.dated_later(session, patient_id, issuer, found)
+        erasures.record(
+            session,
+            prints,
+            {erasures.of_patients_study(patient_id, issuer, uid): when for uid, when in later.items()},
+        )
         # Reference cases have no issuer.
         reference.erase_owner(session, {erasures.of_patient(patient_id)})
         command_entries.chain().commit(session, [entry])
     total = resume(settings, console)
+    _require_nothing_left(settings, patient_id, issuer)
     if not any(total):
         console.print("nothing was found: if the Patient ID is mistyped, erase the right one, too", soft_wrap=True)
     return total
+
+
+def _require_nothing_left(settings: Settings, patient_id: str, issuer: str | None) -> None:
+    """Raise NotPossible if studies of the patient stay, which have arrived since, or are dated later than now."""
+    with reading(settings.database()) as session:
+        left = patients.find(session, patient_id, issuer)
+    if left.studies or left.deleted:
+        raise NotPossible(
+            f"{len(left.studies) + left.deleted} studies of the patient stay: they arrived after the erasure began, or"
+            " a wrong clock has dated them later; unless they are a new examination, erase the patient once more"
+        )
 
 
 def resume(settings: Settings, console: Console) -> Amount:

@@ -79,6 +79,5 @@ def store(settings: Settings, dataset: Dataset, *, priority: int = 0) -> None:
 def received(**values: Any) -> Reception:
     """A reception with default values."""
     names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", "priority": 0}
-    return Reception(
-        **(names | values), operation=file_meta.C_STORE, peer="127.0.0.1", received_at=dt.datetime.now(dt.UTC)
-    )
+    usual = names | {"received_at": dt.datetime.now(dt.UTC)}
+    return Reception(**(usual | values), operation=file_meta.C_STORE, peer="127.0.0.1")
