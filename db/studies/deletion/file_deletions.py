@@ -93,12 +93,23 @@ def _no_moves(url: str) -> Iterator[None]:
 
 @contextmanager
 def held_off(url: str) -> Iterator[None]:
-    """Keep all files within the block; raises NotPossible if files are deleted for longer than MAX_WAIT_SECONDS."""
+    """Keep all files within the block.
+
+    Raises NotPossible if files are deleted for longer than MAX_WAIT_SECONDS, and at the end of the block if the session
+    that holds the lock was lost meanwhile: files may have been deleted since.
+    """
     with _locked(url, "SELECT pg_try_advisory_lock_shared(%s)", "SELECT 1") as locked:
         _wait(
             locked, NotPossible("another command deletes files, such as `prelim retain`: try again when it has ended")
         )
         yield
+        try:
+            locked()
+        except psycopg.Error as error:
+            raise NotPossible(
+                "the database has ended the session that keeps files from being deleted (a restart, a failover): try"
+                " again"
+            ) from error
 
 
 def _wait(locked: Callable[[], bool], failure: NotPossible) -> None:
