@@ -20,7 +20,7 @@ from dicom_listener.spool.durable import COMPLETE, Spool, open_regular
 from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from db.settings import Settings
     from deploy.operate.backup.repository import Repository
@@ -195,7 +195,7 @@ class Files:
         spool, received_objects = self._spool, (self._spool.store, self._spool.quarantine)
         images, references = self._data_dir / image_files.FOLDER, self._data_dir / REFERENCE
         for root in (*received_objects, spool.procedure_steps, images, references):
-            for folder, _, names in os.walk(root, onerror=self._note_unlisted):
+            for folder, names in _walk(root, self._note_unlisted):
                 complete = (name for name in names if root not in received_objects or name.endswith(COMPLETE))
                 yield from map(partial(Path, folder), complete)
 
@@ -204,3 +204,12 @@ class Files:
         if not isinstance(error, FileNotFoundError):
             path = Path(error.filename).relative_to(self._data_dir).as_posix()
             self.absent.note_folder(path, error.strerror or "it cannot be listed")
+
+
+def _walk(root: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below *root* and the names of its files; folders behind symbolic links once, too."""
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
+        yield folder, names
