@@ -13,7 +13,7 @@ from db import reference
 from db.reference import Erasure
 from db.session import reading, transaction
 from db.studies.deletion import erasures
-from deploy.operate.backup.contents import Erasures
+from deploy.operate.backup.contents import ERASURES, Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,15 +31,11 @@ def note(url: str, repository: Repository) -> None:
         found, cases = erasures.every(session), reference.every_erasure(session)
     patients = latest_times(_read(known.patients), found)
     merged = latest_erasures(_read_cases(known.reference), cases)
-    repository.write_erasures(
-        Erasures(
-            {value: when.isoformat() for value, when in patients.items()},
-            {
-                value: [None if when is None else when.isoformat() for when in erasure]
-                for value, erasure in merged.items()
-            },
-        )
+    both = Erasures(
+        {value: when.isoformat() for value, when in patients.items()},
+        {value: [None if when is None else when.isoformat() for when in erasure] for value, erasure in merged.items()},
     )
+    repository.note(ERASURES, both._asdict())
     with transaction(url) as session:
         erasures.note_backup(session, found.keys())
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from deploy.operate.backup.sealing import Content
 
+#: Names of what the folder has beside its backups.
+ERASURES, INSTALLATION = "erasures", "installation"
+
 
 class Erasures(NamedTuple):
     """Fingerprints of erased patients, and of erased reference cases, with their times in ISO 8601."""

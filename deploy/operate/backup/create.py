@@ -12,7 +12,7 @@ from db.release import release
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
 from deploy.launcher import unfinished_restore
-from deploy.operate.backup import again, dump
+from deploy.operate.backup import again, dump, installation
 from deploy.operate.backup.contents import Manifest
 from deploy.operate.backup.copied_files import Files
 
@@ -29,6 +29,10 @@ COMPARES = (
     "the folder has copies that were not compared with the rows of their files: this backup reads and compares every"
     " file, and takes longer"
 )
+CLOCK_WENT_BACK = (
+    "the database's clock went back: it is {begun:%Y-%m-%d %H:%M:%S} UTC, and the folder has a later backup; this one"
+    " is named {name}, as the latest"
+)
 
 
 def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Files:
@@ -36,16 +40,19 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
 
     A backup without some files is kept, but deletes no earlier one and does not count as the last one. Files are not
     deleted meanwhile. Raises NotPossible while another backup is running, ConfigurationError if the folder has backups
-    of another key or a restore is not complete, DumpFailed, OSError.
+    of another key or of another installation, or a restore is not complete, DumpFailed, OSError.
     """
     unfinished_restore.refuse(settings)
     repository.require_key()
     repository.prepare()
     url = settings.database()
     with repository.exclusive():
+        installation.require(url, repository)
         with file_deletions.held_off(url):
             begun = _now(url)
-            name = f"{begun:%Y%m%dT%H%M%S.%fZ}"
+            name, is_after = repository.next_name(begun)
+            if not is_after:
+                console.print(CLOCK_WENT_BACK.format(begun=begun, name=name), highlight=False, soft_wrap=True)
             if compares := not repository.is_compared():
                 console.print(COMPARES, soft_wrap=True)
             files, listed, database = _copy(settings, repository, name, compares=compares)

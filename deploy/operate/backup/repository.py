@@ -3,6 +3,7 @@
 files/<path>.sealed                  file of the data directory; written once, never replaced
 files/<path>~<number>.sealed         another content of that path, or a copy beside a damaged one
 erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
+installation.sealed                  identifier of the installation whose backups these are
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
 backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line; for an
                                      object of the object storage also true, and no name here if it is only listed
@@ -11,7 +12,9 @@ backups/<time>/manifest.sealed       written last: a folder without it is an unf
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
+import io
 import itertools
 import json
 import os
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from db.errors import ConfigurationError, NotPossible
 from deploy.operate.backup import sealing
-from deploy.operate.backup.contents import Erasures, Kept, Manifest
+from deploy.operate.backup.contents import ERASURES, INSTALLATION, Erasures, Kept, Manifest
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
 
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEALED, UNFINISHED = ".sealed", ".new"
-ERASURES = "erasures"
+#: Name of a backup: the time of its begin.
+NAME = "%Y%m%dT%H%M%S.%fZ"
 #: Copies that are opened to recognise their key.
 MAX_TRIED = 100
 
@@ -41,34 +45,44 @@ class Repository:
     """Backups in one folder, encrypted with one key."""
 
     def __init__(self, root: Path, key: bytes) -> None:
-        self._root = root
+        self.root = root
         self._key = key
 
     def prepare(self) -> None:
         """Create the folders, for their owner only."""
-        for folder in (self._root, self._root / "files", self._root / "backups"):
+        for folder in (self.root, self.root / "files", self.root / "backups"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other backups from writing and deleting here; raises NotPossible if one does."""
-        with (self._root / "lock").open("a") as file:
+        with (self.root / "lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise NotPossible(f"another backup is writing to {self._root}") from error
+                raise NotPossible(f"another backup is writing to {self.root}") from error
             yield
 
     def names(self) -> list[str]:
         """Return the names of the finished backups, the oldest first."""
-        return sorted(path.parent.name for path in self._root.glob(f"backups/*/manifest{SEALED}"))
+        return sorted(path.parent.name for path in self.root.glob(f"backups/*/manifest{SEALED}"))
 
     def latest(self) -> str:
         """Return the name of the latest backup; raises ConfigurationError if there is none."""
         names = self.names()
         if not names:
-            raise ConfigurationError(f"no finished backup in {self._root}: `prelim backup` makes one")
+            raise ConfigurationError(f"no finished backup in {self.root}: `prelim backup` makes one")
         return names[-1]
+
+    def next_name(self, now: dt.datetime) -> tuple[str, bool]:
+        """Return a name after those of all backups, and whether it is the time.
+
+        After a clock went back, a time would name a backup that the next one deletes, and that no restore takes.
+        """
+        last = max(filter(None, map(_time, self.names())), default=None)
+        if last is None or now > last:
+            return f"{now:{NAME}}", True
+        return f"{last + dt.timedelta(microseconds=1):{NAME}}", False
 
     def complete(self) -> list[str]:
         """Return the names of the backups that lack no file, the oldest first."""
@@ -84,7 +98,7 @@ class Repository:
         """Return whether every copy of a file with a row was compared with it, which earlier releases did not do."""
         if names := self.names():
             return self._has(names[-1], lambda manifest: manifest.compared)
-        return not any((self._root / "files").rglob(f"*{SEALED}"))
+        return not any((self.root / "files").rglob(f"*{SEALED}"))
 
     def keep(self, path: Path, name: str, *, mutable: bool = False, compared: bool = False) -> tuple[str, Content]:
         """Copy the file at *path* as *name*, unless an earlier backup has it; return its name here. Raises OSError.
@@ -123,15 +137,14 @@ class Repository:
 
     def require_key(self) -> None:
         """Raise ConfigurationError if the folder has backups that the key does not open; nothing is written."""
-        if self._file_of_erasures().exists():
-            sealed = [(self._file_of_erasures(), ERASURES)]
-        else:  # of interrupted backups, or of a first one
+        sealed = [(self._note(name), name) for name in (ERASURES, INSTALLATION) if self._note(name).exists()][:1]
+        if not sealed:  # of interrupted backups, or of a first one
             parts = ((path, f"{path.parent.name}/{path.name.removesuffix(SEALED)}") for path in self._parts())
-            files = ((path, self._name(path)) for path in (self._root / "files").rglob(f"*{SEALED}"))
+            files = ((path, self._name(path)) for path in (self.root / "files").rglob(f"*{SEALED}"))
             sealed = [*itertools.islice(itertools.chain(parts, files), MAX_TRIED)]
         if sealed and not any(self._opens(path, name) for path, name in sealed):
             raise ConfigurationError(
-                f"{self._root} has backups that this key does not open, and nothing was changed: give the key that they"
+                f"{self.root} has backups that this key does not open, and nothing was changed: give the key that they"
                 f" were made with, or another folder for a new key ({sealed[0][0]} is of another key, or damaged)"
             )
 
@@ -162,25 +175,27 @@ class Repository:
 
     def erasures(self) -> Erasures:
         """Return the erasures that a restore of any backup carries out again; raises BackupDamaged."""
-        path = self._file_of_erasures()
-        if not path.exists():
+        values = self.noted(ERASURES)
+        if values is None:
             return Erasures({}, {})
-        with tempfile.TemporaryFile() as plain:
-            self._unseal(path, ERASURES, plain)
-            plain.seek(0)
-            values: dict[str, Any] = json.load(plain)
         if isinstance(values["reference"], list):  # of an earlier release
             values["reference"] = {value: [None, None] for value in values["reference"]}
         return Erasures(**values)
 
-    def write_erasures(self, erasures: Erasures) -> None:
-        """Replace the erasures."""
+    def noted(self, name: str) -> Any:
+        """Return the JSON value that the folder has as *name*; None without one. Raises BackupDamaged."""
+        if not self._note(name).exists():
+            return None
         with tempfile.TemporaryFile() as plain:
-            plain.write(json.dumps(erasures._asdict()).encode())
+            self._unseal(self._note(name), name, plain)
             plain.seek(0)
-            with self._written(self._file_of_erasures()) as target:
-                sealing.seal(plain, target, self._key, ERASURES)
-        sync_directory(self._root)
+            return json.load(plain)
+
+    def note(self, name: str, value: object) -> None:
+        """Replace the JSON value that the folder has as *name*."""
+        with self._written(self._note(name)) as target:
+            sealing.seal(io.BytesIO(json.dumps(value).encode()), target, self._key, name)
+        sync_directory(self.root)
 
     def write_manifest(self, backup: str, manifest: Manifest) -> None:
         """Complete a backup."""
@@ -220,29 +235,29 @@ class Repository:
         for name in set(names).difference(kept_names):
             # First: the rest is no backup then.
             self._part(name, "manifest").unlink()
-        for folder in (self._root / "backups").iterdir():
+        for folder in (self.root / "backups").iterdir():
             if folder.name not in kept_names:
                 shutil.rmtree(folder)
-        unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
+        unused = [path for path in (self.root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
         # Of an interrupted backup, too.
-        for path in (*unused, *(self._root / "files").rglob(f"*{UNFINISHED}")):
+        for path in (*unused, *(self.root / "files").rglob(f"*{UNFINISHED}")):
             path.unlink()
         return len(unused)
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._root / "files").as_posix().removesuffix(SEALED)
+        return path.relative_to(self.root / "files").as_posix().removesuffix(SEALED)
 
     def _parts(self) -> Iterator[Path]:
-        return self._root.glob(f"backups/*/*{SEALED}")
+        return self.root.glob(f"backups/*/*{SEALED}")
 
     def _file(self, name: str) -> Path:
-        return self._root / "files" / f"{name}{SEALED}"
+        return self.root / "files" / f"{name}{SEALED}"
 
-    def _file_of_erasures(self) -> Path:
-        return self._root / f"{ERASURES}{SEALED}"
+    def _note(self, name: str) -> Path:
+        return self.root / f"{name}{SEALED}"
 
     def _part(self, backup: str, name: str) -> Path:
-        return self._root / "backups" / backup / f"{name}{SEALED}"
+        return self.root / "backups" / backup / f"{name}{SEALED}"
 
     def _unseal(self, path: Path, name: str, target: BinaryIO | None) -> Content:
         try:
@@ -267,3 +282,11 @@ def _names(name: str) -> Iterator[str]:
     """Yield the names that copies of the file *name* may have; no file of the data directory has a tilde."""
     yield name
     yield from (f"{name}~{number}" for number in itertools.count(1))
+
+
+def _time(backup: str) -> dt.datetime | None:
+    """Return the time that is the name of a backup; None if it is another name, such as that of a copy."""
+    try:
+        return dt.datetime.strptime(backup, NAME).replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None

@@ -25,7 +25,7 @@ from db.storage.errors import Missing
 from deploy.embedded.postgres import Postgres
 from deploy.launcher import unfinished_restore
 from deploy.operate import audit
-from deploy.operate.backup import again, dump, scratch_folder
+from deploy.operate.backup import again, dump, installation, scratch_folder
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
@@ -137,9 +137,10 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     NotPossible if it is empty.
     """
     url = settings.database()
-    _require_restored(url)
+    _require_unfinished(url)
     migrate(url)
     _forget_objects(settings)
+    installation.resume(url, repository)
     erases = again.include(url, repository)
     with transaction(url) as session:
         values = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
@@ -168,9 +169,11 @@ def _require_empty(url: str) -> None:
         )
 
 
-def _require_restored(url: str) -> None:
+def _require_unfinished(url: str) -> None:
     if not _has_tables(url):
         raise NotPossible("the database is empty, there is nothing to finish: repeat the restore without --finish")
+    if unfinished_restore.read(url) is None:
+        raise NotPossible("no restore of this database is unfinished, and nothing was changed")
 
 
 def _has_tables(url: str) -> bool:

@@ -25,7 +25,7 @@ from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
 from deploy.operate.backup import again, create, dump, restore
-from deploy.operate.backup.contents import Erasures
+from deploy.operate.backup.contents import ERASURES
 from deploy.operate.backup.copied_files import REFERENCE, Files
 from deploy.operate.backup.repository import Repository
 from deploy.operate.backup.sealing import BackupDamaged
@@ -172,7 +172,7 @@ def test_readmitted_case_stays_readmitted_after_a_restore(
 def test_erasures_written_by_an_earlier_release_are_read(settings: Settings, repository: Repository) -> None:
     repository.prepare()
     when = dt.datetime(2026, 1, 12, tzinfo=dt.UTC).isoformat()
-    repository.write_erasures(Erasures({"patient": when}, ["a case"]))  # type: ignore[arg-type]
+    repository.note(ERASURES, {"patients": {"patient": when}, "reference": ["a case"]})
     again.include(settings.database(), repository)
 
     assert is_erased(settings, "a case")

@@ -1,0 +1,69 @@
+"""Keep the backups of two installations apart: one would delete those of the other, and be restored from them.
+
+The identifier is a comment of the table of the backups, so that a dump has it, and a restored database continues its
+folder. It is made by the first backup.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from db.errors import ConfigurationError
+from db.session import transaction
+from deploy.operate.backup.contents import INSTALLATION
+from deploy.operate.backup.sealing import BackupDamaged
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from deploy.operate.backup.repository import Repository
+
+READ = text("SELECT obj_description('backups'::regclass, 'pg_class')")
+PREFIX = "installation "
+
+
+def require(url: str, repository: Repository) -> None:
+    """Note the installation in its folder; raises ConfigurationError if the folder is that of another one."""
+    with transaction(url) as session:
+        own = _read(session) or _write(session, str(uuid.uuid4()))
+    noted = _noted(repository)
+    if noted is None:
+        repository.note(INSTALLATION, own)
+    elif noted != own:
+        raise ConfigurationError(
+            f"{repository.root} has the backups of another installation, and nothing was changed: each needs a folder"
+            " of its own, because it deletes old backups there and is restored from the latest one. If this database"
+            f" was restored by other tools, delete {INSTALLATION}.sealed in the folder"
+        )
+
+
+def resume(url: str, repository: Repository) -> None:
+    """Let a restored database without an identifier, from a backup of an earlier release, continue its folder."""
+    noted = _noted(repository)
+    if noted is not None:
+        with transaction(url) as session:
+            if _read(session) is None:
+                _write(session, noted)
+
+
+def _noted(repository: Repository) -> str | None:
+    """Return the identifier of a folder; None also if it is damaged: that must not prevent a restore."""
+    try:
+        noted: str | None = repository.noted(INSTALLATION)
+    except BackupDamaged:
+        return None
+    return noted
+
+
+def _read(session: Session) -> str | None:
+    comment: str | None = session.scalar(READ)
+    return comment.removeprefix(PREFIX) if comment is not None and comment.startswith(PREFIX) else None
+
+
+def _write(session: Session, identifier: str) -> str:
+    # COMMENT takes no parameters.
+    session.execute(text(f"COMMENT ON TABLE backups IS '{PREFIX}{uuid.UUID(identifier)}'"))
+    return identifier

@@ -1,0 +1,132 @@
+"""`prelim backup` in the folder of another installation, after a clock went back, and after its session was lost."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+from sqlalchemy import select, text
+
+from db.errors import ConfigurationError, NotPossible
+from db.migrations.upgrade import migrate
+from db.models import Backup, Study
+from db.session import reading, transaction
+from deploy.operate.backup import create, installation, restore
+from tests.integration.deploy.operate.restore.place import arrived, back_up
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+    from deploy.operate.backup.repository import Repository
+
+SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+    WHERE locktype = 'advisory' AND mode = 'ShareLock'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def with_clock(monkeypatch: pytest.MonkeyPatch, ahead: dt.timedelta) -> None:
+    now = create._now
+    monkeypatch.setattr(create, "_now", lambda url: now(url) + ahead)
+
+
+def restored(place: Settings, repository: Repository) -> int:
+    restore.restore(place, repository, repository.latest())
+    return restore.finish(place, Console(quiet=True), repository)
+
+
+def studies(settings: Settings) -> set[str]:
+    with reading(settings.database()) as session:
+        return set(session.scalars(select(Study.study_instance_uid)))
+
+
+def test_backup_after_a_clock_went_back_is_kept_and_is_the_latest(
+    settings: Settings, repository: Repository, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        with_clock(patch, dt.timedelta(days=300))
+        earlier = [back_up(settings, repository, keep=2) and repository.latest() for _ in range(2)]
+    arrived(settings)
+
+    _, printed = back_up(settings, repository, keep=2)
+    assert "clock went back" in printed
+    assert repository.names() == [earlier[-1], repository.latest()]
+    assert restored(empty, repository) == 0
+    assert studies(empty) == studies(settings)
+    back_up(settings, repository, keep=2)
+    assert earlier[-1] not in repository.names()
+
+
+def test_folder_of_another_installation_is_refused_and_unchanged(
+    settings: Settings, repository: Repository, empty: Settings, tmp_path: Path
+) -> None:
+    migrate(empty.database())
+    back_up(settings, repository, keep=1)
+    before = {path: path.read_bytes() for path in (tmp_path / "backups").rglob("*") if path.is_file()}
+
+    with pytest.raises(ConfigurationError, match="of another installation"):
+        back_up(empty, repository, keep=1)
+    assert {path: path.read_bytes() for path in (tmp_path / "backups").rglob("*") if path.is_file()} == before
+    back_up(settings, repository, keep=1)
+
+
+@pytest.mark.parametrize("is_of_earlier_release", [False, True])
+def test_restored_installation_continues_its_folder(
+    settings: Settings,
+    repository: Repository,
+    empty: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_of_earlier_release: bool,
+) -> None:
+    with monkeypatch.context() as patch:
+        if is_of_earlier_release:
+            patch.setattr(installation, "require", lambda _url, _repository: None)
+        back_up(settings, repository)
+    installation.require(settings.database(), repository)
+
+    assert restored(empty, repository) == 0
+    back_up(empty, repository)
+    with pytest.raises(NotPossible, match="no restore of this database is unfinished"):
+        restore.finish(empty, Console(quiet=True), repository)
+
+
+def test_backup_whose_session_was_lost_does_not_count(
+    settings: Settings, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = create._copy
+
+    def copy_and_lose(*arguments: Any, **options: Any) -> Any:
+        copied = copy(*arguments, **options)
+        with transaction(settings.database()) as session:
+            assert session.execute(text(SESSIONS)).all()
+        return copied
+
+    with monkeypatch.context() as patch:
+        patch.setattr(create, "_copy", copy_and_lose)
+        with pytest.raises(NotPossible, match="keeps files from being deleted"):
+            back_up(settings, repository)
+    assert repository.names() == []
+    with reading(settings.database()) as session:
+        assert session.scalars(select(Backup)).all() == []
+    back_up(settings, repository)
+    assert len(repository.complete()) == 1
+
+
+def test_folder_behind_a_symbolic_link_is_in_the_backup(
+    settings: Settings, repository: Repository, empty: Settings, tmp_path: Path
+) -> None:
+    disk, index = tmp_path / "disk", settings.operations.data_dir / "reference" / "index"
+    (disk / "part").mkdir(parents=True)
+    (disk / "part" / "vectors").write_bytes(b"vectors")
+    index.parent.mkdir()
+    index.symlink_to(disk)
+    (disk / "back").symlink_to(index.parent)
+
+    back_up(settings, repository)
+    restored(empty, repository)
+    assert (empty.operations.data_dir / "reference" / "index" / "part" / "vectors").read_bytes() == b"vectors"
