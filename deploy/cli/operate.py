@@ -220,7 +220,7 @@ app.command("purge", cls=Command, hidden=True)(retain)
 
 @command()
 def erase(
-    patient: Annotated[str, typer.Option(help="Patient ID; `-` reads it. Without it, continue.")] = "",
+    patient: Annotated[str | None, typer.Option(help="Patient ID; `-` reads it. Without it, continue.")] = None,
     issuer: Annotated[str | None, typer.Option(help="Issuer of the Patient ID, if several use it.")] = None,
     no_issuer: Annotated[bool, typer.Option("--no-issuer", help="The patient whose ID has no issuer.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be erased.")] = False,
@@ -230,10 +230,10 @@ def erase(
     from deploy.operate.erasure import erase as erasing
 
     settings = load_settings()
-    patient = typer.get_text_stream("stdin").readline().strip() if patient == "-" else patient.strip()
-    if not patient:
+    if patient is None:
         erasing.resume(settings, console)
         return
+    patient = erasing.patient_of(typer.get_text_stream("stdin") if patient == "-" else [patient], whole=yes)
     issuer = erasing.issuer_of(issuer, none=no_issuer)
     found = erasing.show(settings, console, patient, issuer)
     if dry_run:

@@ -29,6 +29,8 @@ from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from collections.abc import Iterable
+
 
     from db.settings import Settings
     from db.studies.deletion.patients import Found
@@ -53,6 +55,17 @@ class Amount(NamedTuple):
 
 
 def issuer_of(given: str | None, *, none: bool) -> str | None:
+def patient_of(lines: Iterable[str], *, whole: bool) -> str:
+    """Return the Patient ID of the option or of the first line that is read; raises NotPossible without one.
+
+    Also, if the *whole* is read, for further ones: a list must not pass as erased, nor an empty variable of a script.
+    """
+    given = [line.strip() for line in itertools.islice(lines, None if whole else 1) if line.strip()]
+    if len(given) != 1:
+        raise NotPossible(f"expected one Patient ID, found {len(given)}: nothing was erased")
+    return given[0]
+
+
     """Return the issuer of the options: an empty one for *none*, None if it does not matter; raises NotPossible."""
     if given is not None and (none or not given.strip()):
         raise NotPossible("expected the name of an issuer by --issuer, or --no-issuer")

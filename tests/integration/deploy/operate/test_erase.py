@@ -215,6 +215,20 @@ def test_dry_run_prints_numbers_and_changes_nothing(site: Site, monkeypatch: pyt
     assert site.left() == []
 
 
+@pytest.mark.parametrize(
+    ("patient", "read", "found"),
+    [("", "", 0), ("  ", "", 0), ("-", "", 0), ("-", "\n", 0), ("-", f"{ID}\nOTHER-1\n", 2)],
+)
+def test_empty_patient_and_a_list_are_refused(site: Site, patient: str, read: str, found: int) -> None:
+    before = site.left()
+    arguments = ["erase", "--patient", patient, "--yes"]
+    result = CliRunner().invoke(app, arguments, input=read, env=environment(site.settings))
+
+    assert isinstance(result.exception, NotPossible)
+    assert f"found {found}" in str(result.exception)
+    assert site.left() == before
+
+
 STEPS = [
     (erase, "_erase_cases"),
     (erase, "_erase_studies"),
