@@ -191,7 +191,7 @@ def audit(
     if resume and (sample is not None or since is not None):
         raise typer.BadParameter("--resume reads all files: use it without --sample and --since")
     scope = auditor.Scope(sample, since, resume)
-    raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair, scope=scope) else 0)
+    raise typer.Exit(1 if auditor.run(load_settings(), console, repair=repair, scope=scope) else 0)
 
 
 @command()

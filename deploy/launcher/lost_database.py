@@ -10,8 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import exists, or_, select
 
 from db.errors import ConfigurationError
+from db.models import FileDeletion, Study
 from db.session import reading
 from db.storage.errors import Unavailable
 from dicom_listener.recovery import database_match, noted_timeline
@@ -64,6 +66,19 @@ def _refuse_other_database(settings: Settings, path: Path, noted: Timeline | Non
         raise ConfigurationError(f"{database_match.PROBLEMS[found]}; {cause}: {REMEDY}")
     if found is Match.NO_FILES and needs_files:
         raise ConfigurationError(f"{database_match.PROBLEMS[found]} in {path.parent}; {cause}: {REMEDY_OF_FILES}")
+
+
+def require_files(settings: Settings) -> None:
+    """Raise ConfigurationError unless the data directory is that of the database: before files are deleted or indexed.
+
+    Below another one, a file that is not there would count as deleted, and those of another installation have no rows.
+    Raises as `refuse_lost_database` does.
+    """
+    refuse_lost_database(settings, needs_files=True)
+    with reading(settings.database()) as session:
+        has_rows = session.scalar(select(or_(exists().select_from(Study), exists().select_from(FileDeletion))))
+    if has_rows and not settings.spool.is_dir():
+        raise ConfigurationError(f"nothing was changed: {settings.spool.absolute()} does not exist: {REMEDY_OF_FILES}")
 
 
 def accept(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from db.session import reading, transaction
 from db.storage.errors import StorageError
 from db.studies import procedure_steps
 from db.studies.deletion import file_deletions
+from deploy.launcher import lost_database
 from deploy.operate import report_images
 from deploy.operate.objects import audited_objects
 from deploy.operate.objects.audited_objects import Objects
@@ -102,6 +103,13 @@ class Position:
             return {table: uuid.UUID(row_id) for table, row_id in json.loads(self._path.read_text()).items()}
         except (FileNotFoundError, ValueError, AttributeError):  # damaged by a crash: the audit reads all files
             return {}
+
+
+def run(settings: Settings, console: Console, *, repair: bool, scope: Scope) -> int:
+    """Show the violations as `show` does; raises ConfigurationError before a repair in another data directory."""
+    if repair:
+        lost_database.require_files(settings)
+    return show(settings, console, repair=repair, scope=scope)
 
 
 def show(settings: Settings, console: Console, *, repair: bool, scope: Scope = EVERYTHING) -> int:

@@ -23,6 +23,7 @@ from db.storage.errors import StorageError
 from db.studies import lifecycle
 from db.studies.deletion import file_deletions
 from db.studies.identity import replacement
+from deploy.launcher import lost_database
 from deploy.operate.audit_log.command_entries import user
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers
@@ -73,9 +74,11 @@ def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> 
 def take(settings: Settings, console: Console, name: str) -> int:
     """Replace stored objects by corrected ones with the same pixels; return the number that could not be replaced.
 
-    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy; BackupRunning
+    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy; ConfigurationError
+    if the data directory is not that of the database; BackupRunning
     and OSError if the old paths of the replaced objects stay until the next deletion.
     """
+    lost_database.require_files(settings)
     with reading(settings.database()) as session:
         pairs = _pairs(session, name)
     failed = 0

@@ -17,6 +17,7 @@ from db.operations.invariants import Violation
 from db.reports import image_files, versions
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
+from deploy.launcher import lost_database
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -74,8 +75,10 @@ def move(settings: Settings, console: Console, place: Place) -> int:
     """Move all stored images to *place*, one transaction for each report; return how many were moved.
 
     May run beside all processes and be repeated. A damaged image stays where it is and is printed. Raises OSError,
+    ConfigurationError if the data directory is not that of the database,
     and BackupRunning if files stay until the next deletion.
     """
+    lost_database.require_files(settings)
     moved = 0
     for report_id in _reports_to_move(settings, place):
         try:

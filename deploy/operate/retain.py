@@ -14,6 +14,7 @@ from db.session import reading, transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from db.studies.deletion.retention import Limits
+from deploy.launcher import lost_database
 from deploy.operate import report_images
 from deploy.operate.audit_log import command_entries
 
@@ -77,11 +78,13 @@ def run(
 ) -> Amount:
     """Delete what ended longer than *age* ago, or than the site's rules, or only print it; returns the amount.
 
-    Studies without a report are kept unless *without_report*. Raises NotPossible as `limits` does; in the end,
-    BackupRunning, and OSError if a file cannot be deleted, which the next run tries again; OSError if the folder of
-    report images cannot be listed.
+    Studies without a report are kept unless *without_report*. Raises NotPossible as `limits` does, ConfigurationError
+    if the data directory is not that of the database; in the end, BackupRunning, and OSError if a file stays,
+    which the next run tries again; OSError if the folder of report images cannot be listed.
     """
     old = limits(settings, age, images_only=images_only, without_report=without_report)
+    if not dry_run:
+        lost_database.require_files(settings)
     _examine_names(settings, console, old)
     chain = command_entries.chain()
     found: Counter[str] = Counter()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.errors import ConfigurationError
 from db.logs import frames
 from db.operations.canaries import canaries
 from db.operations.heartbeats import Role
@@ -24,6 +25,7 @@ from db.operations.probes.status_socket import NEVER, HealthCheck
 from db.session import transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
+from deploy.launcher import lost_database
 from deploy.launcher.processes import accepts_tcp, loopback_address
 from dicom_listener import process_signals
 from dicom_listener.receive.tls import client_context
@@ -183,6 +185,7 @@ def delete_ended(settings: Settings) -> None:
             retention.delete_studies(session, studies)
     if studies:
         try:
+            lost_database.require_files(settings)
             file_deletions.delete_files(settings)
-        except BackupRunning:
+        except (BackupRunning, ConfigurationError):
             log.info("canary.files_wait")

@@ -20,6 +20,7 @@ from db.errors import NotPossible
 from db.models import Backup, PatientErasure
 from db.session import reading, transaction
 from db.studies.deletion import erasures, file_deletions, patients
+from deploy.launcher import lost_database
 from deploy.operate import report_images
 from deploy.operate.audit_log import command_entries
 from deploy.operate.erasure import unnamed_files
@@ -28,9 +29,9 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from collections.abc import Iterable
 
+    from rich.console import Console
 
     from db.settings import Settings
     from db.studies.deletion.patients import Found
@@ -54,7 +55,6 @@ class Amount(NamedTuple):
     deleted: int = 0
 
 
-def issuer_of(given: str | None, *, none: bool) -> str | None:
 def patient_of(lines: Iterable[str], *, whole: bool) -> str:
     """Return the Patient ID of the option or of the first line that is read; raises NotPossible without one.
 
@@ -66,6 +66,7 @@ def patient_of(lines: Iterable[str], *, whole: bool) -> str:
     return given[0]
 
 
+def issuer_of(given: str | None, *, none: bool) -> str | None:
     """Return the issuer of the options: an empty one for *none*, None if it does not matter; raises NotPossible."""
     if given is not None and (none or not given.strip()):
         raise NotPossible("expected the name of an issuer by --issuer, or --no-issuer")
@@ -102,6 +103,7 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str | Non
     Raises as `resume` does, and NotPossible if studies of the patient stay.
     """
     prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
+    lost_database.require_files(settings)
     numbers = {"studies": len(found.studies), "objects": found.objects}
     entry = command_entries.entry("delete", "prelim erase", found.studies, numbers)
     with transaction(settings.database()) as session:
@@ -114,7 +116,7 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str | Non
         # Reference cases have no issuer.
         reference.erase_owner(session, {erasures.of_patient(patient_id)})
         command_entries.chain().commit(session, [entry])
-    total = resume(settings, console)
+    total = carry_out(settings, console)
     _require_nothing_left(settings, patient_id, issuer)
     if not any(total):
         console.print("nothing was found: if the Patient ID is mistyped, erase the right one, too", soft_wrap=True)
@@ -133,6 +135,15 @@ def _require_nothing_left(settings: Settings, patient_id: str, issuer: str | Non
 
 
 def resume(settings: Settings, console: Console) -> Amount:
+    """Carry out all erasures that are not completed, in the data directory of the database; return how much was erased.
+
+    Raises as `carry_out` does, and ConfigurationError if the data directory is another one.
+    """
+    lost_database.require_files(settings)
+    return carry_out(settings, console)
+
+
+def carry_out(settings: Settings, console: Console) -> Amount:
     """Carry out all erasures that are not completed; return how much was erased.
 
     Raises BackupRunning if files cannot be deleted now, OSError if one cannot, NotPossible if one in quarantine cannot
