@@ -60,7 +60,7 @@ def restore(
     from deploy.operate.backup.repository import Repository
 
     settings, repository = load_settings(), Repository(folder, _key(key_file))
-    name = name or repository.latest()
+    name = repository.latest() if name is None else name
     if not finish and (lacking := restoring.lacking(repository, name)) is not None:
         console.print(lacking, highlight=False, soft_wrap=True)
     if verify:
@@ -68,11 +68,12 @@ def restore(
             violations = restoring.verify(settings, console, repository, name, scratch).violations
         raise typer.Exit(1 if violations else 0)
     with _database(settings):
-        if not finish:
-            restoring.restore(settings, repository, name)
+        lost = 0 if finish else restoring.restore(settings, repository, name).lost
         violations = restoring.finish(settings, console, repository)
     console.print(f"{'completed the restore' if finish else f'restored backup {name}'}: start the processes")
-    raise typer.Exit(1 if violations else 0)
+    if lost:
+        console.print(f"{lost} files could not be restored: the log names them", highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if violations or lost else 0)
 
 
 def _key(path: Path) -> bytes:

@@ -8,8 +8,9 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 
@@ -45,13 +46,17 @@ if TYPE_CHECKING:
     from deploy.operate.backup.contents import Kept, Manifest
     from deploy.operate.backup.repository import Repository
 
+log = structlog.get_logger()
+
+#: Lost files that are named in the log.
+NAMED = 100
 #: Latest reports that a verification reads.
 REPORTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Result of a verification; *violations* are those of the audit."""
+    """Result of a verification; *violations* are those of the audit, or the files that could not be restored."""
 
     studies: int
     reports: int
@@ -63,6 +68,14 @@ class Verified:
     rto_seconds: float
 
 
+class Restored(NamedTuple):
+    """Files and database of a backup were restored."""
+
+    manifest: Manifest
+    #: Files that are damaged in the backup, or lost where it only lists them.
+    lost: int
+
+
 def verify(settings: Settings, console: Console, repository: Repository, name: str, scratch: Path | None) -> Verified:
     """Restore the backup *name* in a folder below *scratch* and audit it; raises BackupDamaged, DumpFailed.
 
@@ -70,8 +83,8 @@ def verify(settings: Settings, console: Console, repository: Repository, name: s
     """
     begun = time.monotonic()
     with _scratch(settings, scratch) as copy:
-        manifest = restore(copy, repository, name, object_files.bucket(settings))
-        violations = finish(copy, console, repository)
+        manifest, lost = restore(copy, repository, name, object_files.bucket(settings))
+        violations = max(finish(copy, console, repository), lost)
         found = _read(copy, manifest, violations, time.monotonic() - begun)
     _print(console, name, found)
     if not violations:
@@ -101,22 +114,22 @@ def _settings_of(settings: Settings, folder: Path, url: str) -> Settings:
     return settings.model_copy(update={"operations": operations, "storage": Storage()})
 
 
-def restore(settings: Settings, repository: Repository, name: str, source: Bucket | None = None) -> Manifest:
+def restore(settings: Settings, repository: Repository, name: str, source: Bucket | None = None) -> Restored:
     """Restore files, then the database; a restore that was interrupted before its end can be repeated.
 
     Objects that the object storage of the settings still has stay there; those that are only listed are read from
-    *source* if the settings have none.
-    Raises NotPossible if the database has tables; BackupDamaged, DumpFailed, OSError.
+    *source* if the settings have none. Files that cannot be restored are named in the log: another backup has the same
+    copy, and all else is needed. Raises NotPossible if the database has tables; BackupDamaged, DumpFailed, OSError.
     """
     url = settings.database()
     _require_empty(url)
     manifest = repository.manifest(name)
     unfinished_restore.begin(url, name)
-    _restore_files(settings, repository, name, source)
+    lost = _restore_files(settings, repository, name, source)
     with dump.restoring(url) as stream:
         content = repository.read(name, "database", stream)
     _compare("database", content.sha256, manifest.database_sha256)
-    return manifest
+    return Restored(manifest, lost)
 
 
 def lacking(repository: Repository, name: str) -> str | None:
@@ -181,23 +194,38 @@ def _has_tables(url: str) -> bool:
         return bool(session.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")))
 
 
-def _restore_files(settings: Settings, repository: Repository, name: str, source: Bucket | None) -> None:
-    folders, bucket = set(), object_files.bucket(settings)
+def _restore_files(settings: Settings, repository: Repository, name: str, source: Bucket | None) -> int:
+    """Restore the files; return the number of those that are damaged in the backup, or lost where it lists them."""
+    folders, bucket, lost = set(), object_files.bucket(settings), 0
     for kept in repository.files(name):
         if kept.is_object and bucket is not None and _has(bucket, kept):
             continue
         target = settings.operations.data_dir / kept.path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = target.with_suffix(".restored")
+        try:
+            _restore_file(target, repository, kept, source or bucket)
+        except BackupDamaged as error:
+            lost += 1
+            if lost <= NAMED:
+                log.warning("restore.file_lost", file=kept.path, cause=str(error))
+        folders.add(target.parent)
+    for folder in folders:
+        sync_directory(folder)
+    return lost
+
+
+def _restore_file(target: Path, repository: Repository, kept: Kept, source: Bucket | None) -> None:
+    """Write a file durably, or not at all; raises BackupDamaged, OSError."""
+    unfinished = target.with_suffix(".restored")
+    try:
         with unfinished.open("wb") as file:
-            content = repository.restore(kept.name, file) if kept.name else _fetch(source or bucket, kept, file)
+            content = repository.restore(kept.name, file) if kept.name else _fetch(source, kept, file)
             _compare(kept.path, content, kept.content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(target)
-        folders.add(target.parent)
-    for folder in folders:
-        sync_directory(folder)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _has(bucket: Bucket, kept: Kept) -> bool:

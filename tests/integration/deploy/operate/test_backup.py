@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from db import reference
 from db.errors import NotPossible, StaleFence
@@ -28,7 +29,6 @@ from deploy.operate.backup import again, create, dump, restore
 from deploy.operate.backup.contents import ERASURES
 from deploy.operate.backup.copied_files import REFERENCE, Files
 from deploy.operate.backup.repository import Repository
-from deploy.operate.backup.sealing import BackupDamaged
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
 from dicom_listener.recovery import noted_timeline
@@ -270,15 +270,24 @@ def test_later_backup_copies_new_files_only_and_the_kept_ones_stay_readable(
     assert restored(empty, repository) == 0
 
 
-def test_damaged_file_of_a_backup_is_named_and_nothing_is_restored(
+def test_damaged_file_of_a_backup_is_named_and_all_else_is_restored(
     settings: Settings, repository: Repository, tmp_path: Path, empty: Settings
 ) -> None:
+    arrived(settings)
     back_up(settings, repository)
-    [damaged] = (tmp_path / "backups" / "files" / "spool" / "store").rglob("*.sealed")
+    damaged = next((tmp_path / "backups" / "files" / "spool" / "store").rglob("*.sealed"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
 
-    with pytest.raises(BackupDamaged, match=r"spool/store/.*\.dcm of the backup is damaged"):
-        restored(empty, repository)
+    with capture_logs() as logs:
+        _, lost = restore.restore(empty, repository, repository.latest())
+    assert lost == 1
+    assert [line["file"] for line in logs if line["event"] == "restore.file_lost"] == [
+        damaged.relative_to(tmp_path / "backups" / "files").as_posix().removesuffix(".sealed")
+    ]
+    assert restore.finish(empty, Console(quiet=True), repository) == 1
+    assert rows(empty, Report) == rows(settings, Report)
+    assert len(list(Spool(empty.spool).store.rglob("*"))) == 2, "one file in its folder"
+    assert restore.verify(settings, Console(quiet=True), repository, repository.latest(), tmp_path).violations == 1
 
 
 def test_restore_into_a_used_database_is_refused(settings: Settings, repository: Repository) -> None:
