@@ -9,7 +9,10 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import psycopg
+import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from db.errors import ConfigurationError
 from db.session import transaction
@@ -21,14 +24,25 @@ if TYPE_CHECKING:
 
     from deploy.operate.backup.repository import Repository
 
+log = structlog.get_logger()
+
 READ = text("SELECT obj_description('backups'::regclass, 'pg_class')")
 PREFIX = "installation "
 
 
 def require(url: str, repository: Repository) -> None:
-    """Note the installation in its folder; raises ConfigurationError if the folder is that of another one."""
-    with transaction(url) as session:
-        own = _read(session) or _write(session, str(uuid.uuid4()))
+    """Note the installation in its folder; raises ConfigurationError if the folder is that of another one.
+
+    Tables of another user cannot be commented, as after a restore by an administrator: they are backed up all the same.
+    """
+    try:
+        with transaction(url) as session:
+            own = _read(session) or _write(session, str(uuid.uuid4()))
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        log.warning("backup.installation_not_noted", cause="the user of the database does not own its tables")
+        return
     noted = _noted(repository)
     if noted is None:
         repository.note(INSTALLATION, own)
