@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from db.jobs import claims
 from db.session import reading, transaction
+from db.settings import Settings
+from deploy.launcher import lost_database
 from tests.conftest import REPOSITORY
 from tests.integration.db.conftest import Arrivals
 from tests.polling import wait_until
@@ -105,6 +108,8 @@ def test_suspended_command_delays_the_others_by_10_s_at_most(
     arrivals: Arrivals, tmp_path: Path, command: list[str]
 ) -> None:
     arguments = [arrivals.uid if word == "STUDY" else word for word in command]
+    # As the dispatcher notes it: no object is stored.
+    lost_database.accept(Settings(data_dir=tmp_path, database_url=SecretStr(arrivals.url)))
     with running(arrivals.url, tmp_path, "-c", SUSPENDED, *arguments) as process:
         wait_until(lambda: is_suspended(process), 60)
 

@@ -36,7 +36,7 @@ STEPS = {
     "migrate": True,
     "again.include": True,
     "audit.show": True,
-    "erase.resume": True,
+    "erase.carry_out": True,
     "unfinished_restore.end": True,
 }
 KILL = """
