@@ -73,6 +73,14 @@ class Subject:
         memory, threads, descriptors = map(sum, zip(*each, strict=True))
         return memory, threads, descriptors
 
+    def resources_at_rest(self) -> tuple[int, int, int]:
+        """Return the resources once all prepared files exist: two rounds of maintenance leave the descriptors as is."""
+        earlier, now = (0, 0, 0), self.resources()
+        while earlier[1:] != now[1:]:
+            time.sleep(2 * MAINTENANCE_SECONDS)
+            earlier, now = now, self.resources()
+        return now
+
 
 def _resources(proc: Path) -> tuple[int, int, int]:
     status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
@@ -186,8 +194,7 @@ def fuzz(subject: Subject, seed: int, seconds: float) -> int:
     """Run cases for *seconds*; returns their number. Raises Broken."""
     for warm_up in range(20):
         run_case(subject, seed, warm_up)
-    time.sleep(2 * MAINTENANCE_SECONDS)  # until all prepared files exist again
-    before = subject.resources()
+    before = subject.resources_at_rest()
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         run_case(subject, seed, number)

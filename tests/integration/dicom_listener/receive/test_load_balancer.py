@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from dicom_listener.receive.listener import Listener
-from dicom_listener.spool.inbox import MAINTENANCE_SECONDS
 from tests.certificates import write_certificate
 from tests.fuzz.listener import listening
 from tests.fuzz.wire import Client, associate_rq, ct_slice
@@ -178,8 +177,7 @@ def test_probes_of_a_day_leave_nothing_behind_and_disturb_no_association(tmp_pat
     with listening(tmp_path, LOGS, listener_processes=2) as subject:
         probes = Probes(subject.port)
         probes.send(WARM_UP)
-        time.sleep(2 * MAINTENANCE_SECONDS)  # until all prepared files exist again
-        before = subject.resources()
+        before = subject.resources_at_rest()
         with Sender(subject.port) as first, Sender(subject.port) as second:
             wait_until(lambda: bool(first.statuses and second.statuses))
             lines = log.read_text().splitlines()
