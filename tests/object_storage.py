@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 BUCKET, PREFIX = "test", "prelim"
 ACCESS, SECRET = "key", "secret-key"
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
+#: The port of SeaweedFS for gRPC is so much higher than that for HTTP.
+GRPC = 10_000
+#: Ports that a server has, or will have.
+_given: set[int] = set()
 
 
 @dataclass
@@ -362,11 +366,12 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
 
 
 def _free_port() -> int:
-    # Its gRPC port is 10,000 higher.
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
             port: int = first.getsockname()[1]
-            if port < 55_000:
-                second.bind(("127.0.0.1", port + 10_000))
-                return port
+            if port < 55_000 and not _given & {port, port + GRPC}:
+                with suppress(OSError):  # another program has it
+                    second.bind(("127.0.0.1", port + GRPC))
+                    _given.update((port, port + GRPC))
+                    return port
