@@ -70,6 +70,11 @@ def configure(settings: Settings) -> None:
         structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
 
 
+def to_standard_error() -> None:
+    """Send the records of a command to standard error, with structlog's own format: its output may be JSON or XML."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
 def _handler(settings: Settings) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

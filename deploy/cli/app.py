@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from db import logs
 from db.errors import PrelimError
 from db.release import release
 from deploy.cli import (
@@ -88,6 +89,7 @@ def main() -> None:
     """Run a command; print an expected error as one line on standard error and exit with status 2."""
     # Files below the data folder are for their owner only.
     os.umask(0o077)
+    logs.to_standard_error()
     try:
         app()
     except PrelimError as error:

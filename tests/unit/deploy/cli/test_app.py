@@ -153,3 +153,17 @@ def test_durations_have_a_unit(text: str, hours: float) -> None:
 def test_other_durations_are_rejected(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="90m"):
         duration(text)
+
+
+@pytest.mark.parametrize("arguments", [("doctor", "--json"), ("status", "--json"), ("trace", "x", "--json")])
+def test_output_for_programs_has_no_log_line_while_the_database_is_away(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PRELIM_DATABASE_URL", "postgresql+psycopg://u:correct-horse-battery@127.0.0.1:1/d")
+    monkeypatch.setenv("PRELIM_DATA_DIR", str(tmp_path))
+    ran = run(*arguments)
+
+    assert ran.returncode == 2
+    assert "database.unreachable" not in ran.stdout
+    assert "database.unreachable" in ran.stderr
+    assert not ran.stdout.strip() or json.loads(ran.stdout)["status"] == "fault"
