@@ -20,7 +20,7 @@ from tests.polling import wait_until
 from worker.model.checkpoint.random_weights import write_random_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PRELIM = str(Path(sys.executable).parent / "prelim")
 #: Starting torch on two busy cores takes most of it.
@@ -53,10 +53,16 @@ class System:
         address = f"http://127.0.0.1:{self.environment['PRELIM_API_PORT']}"
         return httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of studies by state, from the metrics: a poll by command would take a core."""
+    def wait_for_studies(self, holds: Callable[[dict[str, int]], bool], seconds: float = 90) -> None:
+        """Wait until *holds* is true of the number of studies by state.
+
+        It is read from the metrics, by one client: a command for each poll would take a core.
+        """
         with self.api() as api:
-            families = text_string_to_metric_families(api.get("/metrics").text)
+            wait_until(lambda: holds(self._counts(api)), seconds)
+
+    def _counts(self, api: httpx.Client) -> dict[str, int]:
+        families = text_string_to_metric_families(api.get("/metrics").text)
         samples = next(family.samples for family in families if family.name == "prelim_studies")
         return {sample.labels["state"]: int(sample.value) for sample in samples}
 
@@ -64,11 +70,10 @@ class System:
         """Wait until this number of studies has arrived and each has ended."""
         pending = ("receiving", "settled", "queued", "running")
 
-        def ended() -> bool:
-            counts = self.counts()
+        def ended(counts: dict[str, int]) -> bool:
             return sum(counts.values()) == studies and not any(counts[state] for state in pending)
 
-        wait_until(ended, seconds)
+        self.wait_for_studies(ended, seconds)
 
 
 def environment_in(folder: Path, **changes: str) -> dict[str, str]:

@@ -16,7 +16,6 @@ from deploy.demo.demo import CHECKPOINT
 from tests.e2e.conftest import running_system
 from tests.integration.api.browser import chromium
 from tests.integration.api.page.test_reading import CLIPBOARD, focused, said
-from tests.polling import wait_until
 from worker.phantoms.cases import Case, Finding
 from worker.phantoms.datasets import write_reference_cases
 from worker.phantoms.dicom_files import write_study
@@ -109,10 +108,10 @@ def test_report_is_found_read_questioned_accepted_and_copied_by_keyboard(
     room: System, readers: tuple[Reader, Reader], tmp_path: Path
 ) -> None:
     tab, other = (reader.tab for reader in readers)
-    before = sum(room.counts().values())
+    before = sum(room.status()["studies"].values())
     for patient_id in PATIENTS:
         room.prelim("send", str(hostile_study(tmp_path / "sent", patient_id)))
-    wait_until(lambda: sum(room.counts().values()) == before + len(PATIENTS))
+    room.wait_for_studies(lambda counts: sum(counts.values()) == before + len(PATIENTS))
     tab.wait("document.querySelectorAll('tbody tr').length >= 2")
     tab.resize(320, 800)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 320, "long names are broken"

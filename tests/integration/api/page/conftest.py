@@ -58,7 +58,9 @@ def serving(
     }
     process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
     try:
-        wait_until(lambda: _answers(port), 90)
+        # One client: each would load the certificates of all authorities.
+        with httpx.Client() as client:
+            wait_until(lambda: _answers(client, port), 90)
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.send_signal(signal.SIGCONT)
@@ -71,9 +73,9 @@ def address(server: tuple[str, subprocess.Popen[bytes]]) -> str:
     return server[0]
 
 
-def _answers(port: int) -> bool:
+def _answers(client: httpx.Client, port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/v1/health").status_code in {200, 503}
+        return client.get(f"http://127.0.0.1:{port}/v1/health").status_code in {200, 503}
     except httpx.ConnectError:
         return False
 
