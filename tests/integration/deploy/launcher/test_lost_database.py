@@ -55,7 +55,11 @@ def empty_url(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 def settings(empty_url: str, tmp_path: Path) -> Settings:
     """An installation that begins: nothing is stored."""
-    made = Settings(data_dir=tmp_path, database_url=empty_url)
+    return installation(tmp_path, empty_url)
+
+
+def installation(folder: Path, url: str) -> Settings:
+    made = Settings(data_dir=folder, database_url=url)
     Spool(made.spool).prepare()
     return made
 
@@ -70,10 +74,9 @@ def prelim(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture
-def migrated(settings: Settings) -> Settings:
+def migrated(database_url: str, tmp_path: Path) -> Settings:
     """An installation whose database has tables and no rows."""
-    migrate(settings.database())
-    return settings
+    return installation(tmp_path, database_url)
 
 
 def write_stored_file(settings: Settings) -> Path:
