@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import structlog
 from db import session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 pytest_plugins = ["tests.services", "tests.open_transactions"]
 
@@ -36,6 +37,20 @@ def pytest_configure() -> None:
     """
     for name in [name for name in os.environ if name.upper().startswith("PRELIM_")]:
         del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import the tests without garbage collection, and exclude what they have imported from the later ones.
+
+    It took a third of the collection: a million objects, of which none is garbage, were examined at each.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
