@@ -237,7 +237,12 @@ class Nemesis:
         self._system = system
         self._rng = rng
         self._faults = faults + PROCESS_FAULTS if system.settings.dicom.listener_processes != 1 else faults
-        self._next = [*first]
+        self._first, self._next = len(first), [*first]
+
+    @property
+    def first_are_left(self) -> bool:
+        """Return whether one of the first faults was not yet injected."""
+        return self.injected.total() < self._first
 
     def inject(self) -> None:
         """Inject the next fault."""
