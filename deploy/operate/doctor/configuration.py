@@ -149,16 +149,27 @@ def examine_user(installation: Installation) -> Finding:
         return ok(f"{data} does not exist yet: it is created by the first start, for user {os.geteuid()}")
     if not data.is_dir():
         return fault(f"{data} is not a directory", "set PRELIM_DATA_DIR to a directory")
-    owners = ((folder, folder.stat().st_uid) for folder in _folders(data, Spool(installation.settings.spool)))
-    foreign = next(((folder, owner) for folder, owner in owners if owner != os.geteuid()), None)
-    if foreign is None:
-        return ok(f"{data} and its spool belong to user {os.geteuid()}, who runs this command")
-    folder, owner = foreign
+    folder = next(filter(_is_foreign, _folders(data, Spool(installation.settings.spool))), None)
+    if folder is None:
+        return ok(f"user {os.geteuid()}, who runs this command, may write {data} and its spool")
+    owner = folder.stat().st_uid
     return fault(
         f"{folder} belongs to user {owner}, and this command runs as user {os.geteuid()}",
         f"run Prelim as user {owner}, or `chown -R {os.geteuid()} {folder}` while it is stopped;"
         " an NFS export must not map root to nobody (no_root_squash)",
     )
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Return whether a folder is that of another user, and its group does not let this one write.
+
+    Kubernetes gives a volume to root and to the group of the pod (fsGroup). Files that root writes are root's own.
+    """
+    found, user = folder.stat(), os.geteuid()
+    of_group = (
+        found.st_gid in {os.getegid(), *os.getgroups()} and stat.S_IMODE(found.st_mode) & stat.S_IRWXG == stat.S_IRWXG
+    )
+    return found.st_uid != user and (user == 0 or not of_group)
 
 
 def _folders(data: Path, spool: Spool) -> Iterator[Path]:

@@ -219,6 +219,18 @@ def test_folder_of_another_user_in_the_spool_is_named(site: Site) -> None:
     assert f"{inbox} belongs to user 4321" in found.found
 
 
+@pytest.mark.parametrize(("mode", "level"), [(0o2770, Level.OK), (0o2750, Level.FAULT)])
+def test_volume_of_root_that_the_group_of_a_pod_may_write_passes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, mode: int, level: Level
+) -> None:
+    """As Kubernetes makes it with fsGroup; the folders below are made by the processes."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    for folder in (site.data, *site.data.rglob("*")):
+        folder.chmod(mode)
+
+    assert site.finding("data_owner").level is level
+
+
 @pytest.mark.parametrize("setting", ["audit_syslog_key", "audit_syslog_certificate", "tls_certificate"])
 def test_every_file_with_a_private_key_counts(site: Site, setting: str) -> None:
     certificate, key = site.path / "one.pem", site.path / "one-key.pem"
