@@ -16,6 +16,7 @@ import sys
 import tempfile
 import tomllib
 from collections import defaultdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -117,6 +118,7 @@ def pins() -> dict[str, str]:
     return {canonical(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
+@cache
 def sets() -> dict[str, dict[str, set[Target]]]:
     """Return the packages of each file, with the targets that need them."""
     written: set[str] = {TORCH}
