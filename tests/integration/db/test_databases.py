@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.session import transaction
-from tests.databases import MAX_ROWS, MAX_USES, Databases
+from tests.databases import MAX_USES, Databases
 from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ STATEMENTS = (
     "ALTER DATABASE {} CONNECTION LIMIT 7",
     "GRANT CREATE ON SCHEMA public TO PUBLIC",
     "ANALYZE studies",
-    f"INSERT INTO canaries (study_instance_uid) SELECT n::text FROM generate_series(0, {MAX_ROWS}) AS n",
+    "INSERT INTO canaries (study_instance_uid) SELECT n::text FROM generate_series(1, 3000) AS n; DELETE FROM canaries",
 )
 
 
