@@ -131,12 +131,17 @@ def send_one(settings: Settings, wait_seconds: float, stop: threading.Event | No
     return problem
 
 
+def called_ae_title(settings: Settings) -> str:
+    """Return the AE title to call: a demo checkpoint reports only on studies sent to one of PRELIM_DEMO_AE_TITLES."""
+    return next(iter(settings.model.demo_ae_titles), settings.dicom.ae_title)
+
+
 def node(settings: Settings) -> Node:
-    """Return the address of the listener; a demo checkpoint reports only on studies sent to one of its AE titles."""
+    """Return the address of the listener."""
     return Node(
         host=_host(settings),
         port=settings.dicom.dicom_port,
-        called=next(iter(settings.model.demo_ae_titles), settings.dicom.ae_title),
+        called=called_ae_title(settings),
         calling=AE_TITLE,
         tls=client_context(settings) if settings.dicom.tls_certificate else None,
     )

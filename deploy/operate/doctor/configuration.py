@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from deploy.operate.doctor.finding import Installation
+    from dicom_listener.receive.peers import Rules
 
 #: Characters of a password below which it can be guessed.
 MIN_PASSWORD = 12
@@ -48,7 +49,7 @@ def examine_rules(installation: Installation) -> Finding:
 
 
 def examine_peers(installation: Installation) -> Finding:
-    """Read the peers file; without one, any program that reaches the port may send."""
+    """Read the peers file, which must admit canaries; without one, any program that reaches the port may send."""
     path = installation.settings.dicom.peers_file
     if path is None and installation.is_remote:
         return warning(
@@ -63,7 +64,25 @@ def examine_peers(installation: Installation) -> Finding:
         found = read_rules(path)
     except ConfigurationError as error:
         return fault(str(error), "correct the file; the listener keeps the last valid one, or does not start")
+    if (cause := _refusal_of_canaries(installation.settings, found)) is not None:
+        return warning(
+            f"{path} refuses canaries: {cause}",
+            "add PRELIM_CANARY as a peer and the AE title that it calls to `called`, or set PRELIM_DEMO_AE_TITLES to"
+            " nothing: canaries then call PRELIM_AE_TITLE",
+        )
     return ok(f"{path} lists {len(found.peers or ())} peers")
+
+
+def _refusal_of_canaries(settings: Settings, rules: Rules) -> str | None:
+    """Return why the listener would reject a canary, by its AE titles: from which address it comes is not known."""
+    if not settings.operations.canary_seconds:
+        return None
+    from deploy.operate.canary import canary  # noqa: PLC0415 - imports pynetdicom, as the rules do
+
+    called = canary.called_ae_title(settings)
+    if rules.called and called not in rules.called:
+        return f"they call {called}, which is not among the accepted AE titles"
+    return None if rules.peers is None or canary.AE_TITLE in rules.peers else f"{canary.AE_TITLE} is not a peer"
 
 
 def examine_secret_files(installation: Installation) -> Finding:

@@ -48,7 +48,7 @@ class Site:
         self.mount("ext4")
         self.write("checkpoint/config.json", "{}")
         write_manifest(self.checkpoint, {"demo": False})
-        self.write("peers.toml", '[[peer]]\nae_title = "CT_1"\n')
+        self.write("peers.toml", '[[peer]]\nae_title = "CT_1"\n[[peer]]\nae_title = "PRELIM_CANARY"\n')
         self.certificate(days=365)
         self.values |= {
             "data_dir": self.data,

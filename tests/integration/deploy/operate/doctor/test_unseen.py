@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cryptography.x509 import ObjectIdentifier
 
+CANARY = '[[peer]]\nae_title = "PRELIM_CANARY"\n'
 A6000 = "NVIDIA RTX A6000, 580.65.06, 49140, 0"
 WITHOUT_CUDA = "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n"
 
@@ -147,6 +148,26 @@ def test_every_setting_that_logs_values_is_named(site: Site, database_url: str, 
 
     assert found.level is Level.WARNING
     assert found.found.startswith(f"{setting}:")
+
+
+@pytest.mark.parametrize(
+    ("peers", "values", "words"),
+    [
+        ('[[peer]]\nae_title = "CT_1"\n', {}, "PRELIM_CANARY is not a peer"),
+        (f'called = ["PRELIM"]\n{CANARY}', {}, "they call PRELIM_DEMO"),
+        (f'called = ["PRELIM"]\n{CANARY}', {"demo_ae_titles": ()}, ""),
+        (f'called = ["PRELIM", "PRELIM_DEMO"]\n{CANARY}', {}, ""),
+        ('[[peer]]\nae_title = "CT_1"\n', {"canary_seconds": 0}, ""),
+    ],
+)
+def test_peers_file_that_refuses_canaries_is_found(site: Site, peers: str, values: dict[str, Any], words: str) -> None:
+    """As the example of the documentation does, which has one accepted AE title."""
+    site.write("peers.toml", peers)
+    site.values |= values
+    found = site.finding("peers")
+
+    assert found.level is (Level.WARNING if words else Level.OK)
+    assert words in found.found
 
 
 def mounts(site: Site, *lines: tuple[Path, str]) -> None:
