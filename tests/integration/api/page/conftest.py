@@ -76,7 +76,7 @@ def address(server: tuple[str, subprocess.Popen[bytes]]) -> str:
 def _answers(client: httpx.Client, port: int) -> bool:
     try:
         return client.get(f"http://127.0.0.1:{port}/v1/health").status_code in {200, 503}
-    except httpx.ConnectError:
+    except httpx.TransportError:
         return False
 
 
