@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import PatientErasure
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 WITH_ISSUER = "^^^"
 #: Between these and a Study Instance UID.
 WITH_STUDY = "^^^^"
+NOTE_BACKUP = text("""
+    UPDATE patient_erasures AS erased SET backed_up_at = clock_timestamp()
+    FROM unnest(CAST(:fingerprints AS text[]), CAST(:times AS timestamptz[])) AS noted (fingerprint, erased_at)
+    WHERE erased.fingerprint = noted.fingerprint AND erased.erased_at = noted.erased_at
+""")
 
 
 def fingerprint(identifier: str) -> str:
@@ -114,7 +119,6 @@ def every(session: Session) -> dict[str, dt.datetime]:
     return {row.fingerprint: row.erased_at for row in rows}
 
 
-def note_backup(session: Session, fingerprints: Collection[str]) -> None:
-    """Note that a folder of backups has these erasures."""
-    noted = PatientErasure.fingerprint == any_of(fingerprints)
-    session.execute(update(PatientErasure).where(noted).values(backed_up_at=func.clock_timestamp()))
+def note_backup(session: Session, noted: Mapping[str, dt.datetime]) -> None:
+    """Note that a folder of backups has these erasures; not of one that was renewed since it was read."""
+    session.execute(NOTE_BACKUP, {"fingerprints": list(noted), "times": list(noted.values())})

@@ -37,7 +37,7 @@ def note(url: str, repository: Repository) -> None:
     )
     repository.note(ERASURES, both._asdict())
     with transaction(url) as session:
-        erasures.note_backup(session, found.keys())
+        erasures.note_backup(session, found)
 
 
 def include(url: str, repository: Repository) -> bool:

@@ -19,10 +19,10 @@ from structlog.testing import capture_logs
 from db import reference
 from db.errors import NotPossible, StaleFence
 from db.jobs import claims
-from db.models import Backup, Instance, Job, Report, Study
+from db.models import Backup, Instance, Job, PatientErasure, Report, Study
 from db.reports import versions
 from db.session import engine, transaction
-from db.studies.deletion import file_deletions, retention
+from db.studies.deletion import erasures, file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
 from deploy.operate.backup import again, create, dump, restore
@@ -119,6 +119,28 @@ def test_erased_patient_does_not_come_back_from_an_older_backup(
     assert restore.finish(empty, Console(quiet=True), repository) == 0
     assert rows(empty, Study) == rows(empty, Instance) == rows(empty, Report) == []
     assert not list(Spool(empty.spool).store.rglob("*.dcm"))
+
+
+def test_erasure_that_is_renewed_while_a_backup_notes_it_is_for_the_next_backup(
+    settings: Settings, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record() -> None:
+        with transaction(settings.database()) as session:
+            erasures.record(session, {"patient"})
+
+    def is_in_a_backup() -> bool:
+        with transaction(settings.database()) as session:
+            return session.scalars(select(PatientErasure.backed_up_at)).one() is not None
+
+    record()
+    repository.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "note", lambda *_: record())
+        again.note(settings.database(), repository)
+    assert not is_in_a_backup()
+
+    again.note(settings.database(), repository)
+    assert is_in_a_backup()
 
 
 def erase_case(settings: Settings, name: str) -> None:
