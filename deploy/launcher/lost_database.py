@@ -31,8 +31,9 @@ REMEDY = (
     " `prelim migrate --new-database`, with embedded servers `prelim up --new-database`"
 )
 REMEDY_OF_FILES = (
-    "mount the data directory that was used until now (PRELIM_DATA_DIR), name its database, or `prelim restore` a"
-    " backup. If the files are to be given up: `prelim migrate --new-database`"
+    "mount the data directory that was used until now (PRELIM_DATA_DIR; objects that were moved are in"
+    " PRELIM_STORAGE_URL), name its database, or `prelim restore` a backup. If the files are to be given up:"
+    " `prelim migrate --new-database`"
 )
 
 

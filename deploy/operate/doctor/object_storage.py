@@ -113,6 +113,8 @@ def examine_prefix(installation: Installation) -> Finding:
     installation.database_url()
     listed = (found for found in bucket.objects() if object_files.KEY.fullmatch(found.key))
     paths = {object_files.file_path(found.key) for found in islice(listed, SAMPLE) if found.modified_at < before}
+    if not paths:
+        raise NotChecked("no object is old enough to have a row for certain")
     unknown = len(paths - lost_rows.known(installation.settings, paths))
     if not unknown:
         return ok(f"each of {len(paths)} objects that were looked up has a row")
