@@ -70,9 +70,10 @@ def _checks() -> Iterable[HealthCheck]:
 
 def _repeat(settings: Settings, stop: threading.Event) -> None:
     interval = settings.operations.canary_seconds
-    if not interval:
+    if interval:
+        _await_listener(settings, stop)
+    else:
         stop.wait()
-    _await_listener(settings, stop)
     while not stop.is_set():
         try:
             pause = _seconds_until_due(settings, interval)

@@ -128,8 +128,10 @@ def examine_memory(installation: Installation) -> Finding:
     weights = sum(path.stat().st_size for path in installation.settings.checkpoint_directory.glob("*.safetensors"))
     gpus_used = "one GPU" if len(used) == 1 else f"{len(used)} GPUs"
     found = f"{weights / 2**30:.1f} GiB of weights, {memory / 2**30:.0f} GiB of memory of {gpus_used} may be used"
-    if weights <= WEIGHTS_SHARE * memory or model.quantization != "none":
+    if weights <= WEIGHTS_SHARE * memory:
         return ok(found)
+    if model.quantization != "none":
+        return not_checked(f"{found}; quantized to {model.quantization}, their size is known when a worker loads them")
     return fault(
         found,
         "use a larger GPU, PRELIM_DEVICE=auto with several, a higher PRELIM_GPU_MEMORY_GIB, or PRELIM_QUANTIZATION",

@@ -306,6 +306,16 @@ def test_memory_is_that_of_the_gpus_that_a_worker_may_use(
     assert site.finding("gpu_memory").level is level
 
 
+def test_quantized_weights_larger_than_the_gpu_are_no_weights_that_fit(site: Site) -> None:
+    site.gpu(A6000)
+    site.values["quantization"] = "int8"
+    os.truncate(site.write("checkpoint/model.safetensors", ""), 75 << 30)
+    found = site.finding("gpu_memory")
+
+    assert found.level is Level.NOT_CHECKED
+    assert "quantized to int8" in found.found
+
+
 def test_gpu_that_counts_no_memory_errors_is_not_one_without_them(site: Site) -> None:
     site.gpu(A6000.replace(", 0", ", [N/A]"))
 
