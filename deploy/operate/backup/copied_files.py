@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Folder of the reference indexes, below the data directory.
 REFERENCE = "reference"
+LOST_SPOOL = "no folder, and the database has studies: give PRELIM_DATA_DIR as the processes have it"
 MISSING = "no file, and its row needs one"
 LOST_INDEX = "no folder, and it is the reference index in use: `prelim index build` makes a new one"
 
@@ -56,6 +57,9 @@ class Files:
 
     def copy_inbox(self) -> None:
         """Copy the acknowledged files that are not indexed yet."""
+        if not self._spool.root.is_dir() and stored_rows.are_studies(self._settings):
+            # Without a row of a local file, nothing else would be missing.
+            self.absent.note_folder(self._spool.root.relative_to(self._data_dir).as_posix(), LOST_SPOOL)
         errors: list[OSError] = []
         for path in received(self._spool, errors):
             if path.name not in self._inbox:

@@ -7,10 +7,10 @@ import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import null, select, tuple_
+from sqlalchemy import exists, null, select, tuple_
 
 from db import reference
-from db.models import Instance, Quarantined, ReferenceSnapshot, Report, ReportImage
+from db.models import Instance, Quarantined, ReferenceSnapshot, Report, ReportImage, Study
 from db.models.base import any_of
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
@@ -85,6 +85,12 @@ def every(settings: Settings) -> Iterator[StoredRow]:
                 break
             yield from page
             last = page[-1].key
+
+
+def are_studies(settings: Settings) -> bool:
+    """Return whether the database has a study."""
+    with reading(settings.database()) as session:
+        return session.scalar(select(exists().select_from(Study))) or False
 
 
 def again(settings: Settings, row: StoredRow) -> StoredRow | None:

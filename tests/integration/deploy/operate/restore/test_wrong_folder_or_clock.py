@@ -117,6 +117,19 @@ def test_backup_whose_session_was_lost_does_not_count(
     assert len(repository.complete()) == 1
 
 
+def test_backup_of_a_data_directory_without_a_spool_lacks_it(
+    settings: Settings, repository: Repository, tmp_path: Path
+) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("DELETE FROM instances"))
+    assert not back_up(settings, repository)[0].absent
+
+    operations = settings.operations.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    made, printed = back_up(settings.model_copy(update={"operations": operations}), repository)
+    assert made.absent.files == 1
+    assert "not in the backup: spool: no folder, and the database has studies" in printed
+
+
 def test_folder_behind_a_symbolic_link_is_in_the_backup(
     settings: Settings, repository: Repository, empty: Settings, tmp_path: Path
 ) -> None:
