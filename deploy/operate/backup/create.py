@@ -12,7 +12,7 @@ from db.release import release
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
 from deploy.launcher import unfinished_restore
-from deploy.operate.backup import again, dump, installation
+from deploy.operate.backup import again, dump, installation, readers
 from deploy.operate.backup.contents import Manifest
 from deploy.operate.backup.copied_files import Files
 
@@ -75,9 +75,18 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
             return files
         with transaction(url) as session:
             session.add(Backup(name=name, begun_at=begun, ended_at=ended, files=files.count, bytes=files.size))
-        if forgotten := repository.forget(keep):
-            console.print(f"deleted {forgotten} files that no kept backup has", highlight=False)
+        _forget(repository, console, keep)
     return files
+
+
+def _forget(repository: Repository, console: Console, keep: int) -> None:
+    """Delete the backups before the latest *keep* complete ones, unless a restore reads the folder."""
+    with readers.deleting(repository.root) as may_delete:
+        forgotten = repository.forget(keep) if may_delete else 0
+    if forgotten:
+        console.print(f"deleted {forgotten} files that no kept backup has", highlight=False)
+    if not may_delete:
+        console.print("nothing was deleted, because a restore or verification reads the folder", soft_wrap=True)
 
 
 def _copy(settings: Settings, repository: Repository, name: str, *, compares: bool) -> tuple[Files, Content, Content]:

@@ -3,6 +3,7 @@
 files/<path>.sealed                  file of the data directory; written once, never replaced
 files/<path>~<number>.sealed         another content of that path, or a copy beside a damaged one
 erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
+readers                              locked while a restore reads (deploy.operate.backup.readers)
 installation.sealed                  identifier of the installation whose backups these are
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
 backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line; for an

@@ -117,6 +117,25 @@ def test_backup_whose_session_was_lost_does_not_count(
     assert len(repository.complete()) == 1
 
 
+def test_nothing_is_deleted_while_a_restore_reads_the_folder(
+    settings: Settings, repository: Repository, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(settings, repository)
+    older, read = repository.latest(), repository.read
+
+    def read_beside_a_backup(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(repository, "read", read)
+            assert "nothing was deleted" in back_up(settings, repository, keep=1)[1]
+            return read(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "read", read_beside_a_backup)
+        assert restore.restore(empty, repository, older).lost == 0
+    back_up(settings, repository, keep=1)
+    assert len(repository.names()) == 1
+
+
 def test_backup_of_a_data_directory_without_a_spool_lacks_it(
     settings: Settings, repository: Repository, tmp_path: Path
 ) -> None:
