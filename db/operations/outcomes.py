@@ -28,7 +28,7 @@ MIN_SHARE = 0.2
 MIN_RATIO = 2.0
 #: Reasons by which a person or a rule decides that there is no report: all studies of a day may have them.
 INTENDED = frozenset((Reason.STORE_ONLY, Reason.NO_REPORT_TASK, Reason.IDENTITY_REFUSED, Reason.OPERATOR))
-HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")
+HOUR, DAY, SKEW = text("interval '1 hour'"), text("interval '25 hours'"), text("interval '1 minute'")
 
 
 class Outcome(NamedTuple):
@@ -44,7 +44,9 @@ def latest(session: Session) -> list[Outcome]:
     in_hour = Job.finished_at > func.now() - HOUR
     query = (
         select(Job.reason, func.count().filter(in_hour), func.count().filter(~in_hour))
-        .where(Job.finished_at > func.now() - DAY, Job.state.in_(ENDED), Job.kind == JobKind.REPORT)
+        # What a clock that went back since has dated later than now would count in every hour until then.
+        .where(Job.finished_at > func.now() - DAY, Job.finished_at < func.now() + SKEW)
+        .where(Job.state.in_(ENDED), Job.kind == JobKind.REPORT)
         .where(Job.study_id.not_in(canaries()))
         .group_by(Job.reason)
     )

@@ -109,27 +109,30 @@ READ = text(
         extract(epoch FROM clock_timestamp()
             - (SELECT min(revision_started_at) FROM studies WHERE state = 'receiving'))::float,
         (SELECT count(*) FROM studies WHERE state = 'held' AND identity_number = 1),
-        (SELECT count(*) FROM quarantine WHERE indexed_at > now() - interval '1 day' AND reason <> 'replaced'),
+        (SELECT count(*) FROM quarantine
+            WHERE indexed_at > now() - interval '1 day' AND indexed_at < SOON AND reason <> 'replaced'),
         ARRAY(SELECT role FROM unnest(CAST(:roles AS text[])) AS role
             WHERE EXISTS (SELECT FROM processes WHERE processes.role = role.role)),
         EXISTS (SELECT FROM studies),
         ARRAY(
             SELECT jobs.state FROM jobs
             JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
-            WHERE jobs.finished_at > now() - interval '1 day' AND jobs.state IN ('finished', 'failed')
-                AND jobs.kind = 'report' AND studies.first_received_at > now() - interval '1 day'
+            WHERE jobs.finished_at > now() - interval '1 day' AND jobs.finished_at < SOON
+                AND jobs.state IN ('finished', 'failed') AND jobs.kind = 'report'
+                AND studies.first_received_at > now() - interval '1 day'
                 AND studies.study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)
             ORDER BY jobs.finished_at DESC LIMIT :in_a_row) = array_fill('failed'::text, ARRAY[:in_a_row]),
         EXISTS (
             SELECT FROM jobs
             WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
+                AND finished_at < SOON
                 AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
             GROUP BY reason HAVING count(*) >= :min_jobs),
         extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups WHERE ended_at < SOON))::float,
         extract(epoch FROM clock_timestamp() - (
-            SELECT coalesce(max(ended_at) FILTER (WHERE problem = ''), min(begun_at)) FROM canaries
-            WHERE begun_at < SOON))::float,
-        (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
+            SELECT coalesce(max(ended_at) FILTER (WHERE problem = '' AND ended_at < SOON), min(begun_at))
+            FROM canaries WHERE begun_at < SOON))::float,
+        (SELECT problem FROM canaries WHERE ended_at < SOON ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (
             SELECT coalesce(max(verified_at) FILTER (WHERE verified_at < SOON), min(begun_at)) FROM backups
             WHERE ended_at < SOON))::float,

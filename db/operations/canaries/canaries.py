@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MISSED_INTERVALS = 2.5
 #: Age of a row at which it is deleted; far above the age that raises the alarm.
 KEPT = text("interval '7 days'")
+#: By which the clocks of hosts may differ.
+MAX_SKEW = text("interval '1 minute'")
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 
@@ -57,8 +59,12 @@ def ended_studies(session: Session) -> Sequence[str]:
 
 
 def seconds_since_last(session: Session) -> float | None:
-    """Return the time since the last canary began; None if there is none."""
-    age = func.extract("epoch", func.clock_timestamp() - func.max(Canary.begun_at))
+    """Return the time since the last canary began; None if there is none.
+
+    One that a wrong clock has dated later than now does not count: no canary would be sent until then.
+    """
+    latest = func.max(Canary.begun_at).filter(Canary.begun_at < func.now() + MAX_SKEW)
+    age = func.extract("epoch", func.clock_timestamp() - latest)
     seconds = session.scalar(select(age))
     return None if seconds is None else float(seconds)
 

@@ -101,9 +101,11 @@ def examine_reports(installation: Installation) -> Finding:
         " AND now() - interval '2 hours' AND (state IN ('settled', 'reported', 'failed')"
         " OR (state = 'not_reportable' AND reason <> ALL (:intended)))"
         " AND study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)),"
-        " (SELECT count(*) FROM reports WHERE created_at > now() - interval '1 day'"
+        " (SELECT count(*) FROM reports"
+        " WHERE created_at BETWEEN now() - interval '1 day' AND now() + interval '1 minute'"
         " AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))),"
-        " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports)::float",
+        " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports"
+        " WHERE created_at < now() + interval '1 minute')::float",
         intended=list(outcomes.INTENDED),
     )
     latest = "no report yet" if age is None else f"the latest report is {age:.1f} h old"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event, select, text
 
-from db.jobs import claims, rescue, trace_queue, wakeups
+from db.jobs import claims, trace_queue, wakeups, wrong_clock
 from db.models import ReferenceCase, Study
 from db.operations import outcomes, overview, quarantine, queue_figures, recall
 from db.operations.alarms import raised
@@ -99,8 +99,8 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "alarms": lambda session: raised(session, Settings()),
     "outcomes": outcomes.latest,
     **{
-        f"bring back {kind}": lambda session, kind=kind: rescue.bring_back_some(session, kind, 30)  # type: ignore[misc]
-        for kind in rescue.BRING_BACK
+        f"bring back {kind}": lambda session, kind=kind: wrong_clock.bring_back_some(session, kind, 30)  # type: ignore[misc]
+        for kind in wrong_clock.BRING_BACK
     },
     "durations": queue_figures.durations,
     "waiting": queue_figures.waiting,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +12,16 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from db.jobs import celery_app, claims
-from db.jobs.rescue import bring_back, rescue
-from db.models import Job, Process, Study
+from db.jobs.rescue import rescue
+from db.jobs.wrong_clock import bring_back
+from db.models import Commitment, Job, Process, Study
+from db.models.operations import TotalsUntil, TraceExport
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
+from db.operations.totals import totals
 from db.session import transaction
 from db.states import JobState
+from db.studies import commitments
 from dicom_listener import dispatch
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import WaitingFiles
@@ -89,6 +95,54 @@ def test_process_that_ended_under_a_wrong_clock_is_not_alive_for_long(arrivals: 
     execute(arrivals, "UPDATE processes SET seen_at = seen_at - interval '1 minute'")
     with transaction(arrivals.url) as session:
         assert heartbeats.alive(session, Role.WORKER) == []
+
+
+def test_process_that_started_under_a_wrong_clock_has_started_before_its_next_claim(arrivals: Arrivals) -> None:
+    with transaction(arrivals.url) as session:
+        session.add(Process(name="host:1", role=Role.WORKER, info={}))
+    execute(arrivals, f"UPDATE processes SET started_at = now() {AHEAD}")
+    assert bring_back(arrivals.url, LEASE) == {"processes": 1}
+
+    found = only(arrivals, Process)
+    assert found.started_at <= found.seen_at + dt.timedelta(seconds=1)
+
+
+def test_what_ends_after_a_wrong_clock_is_counted(arrivals: Arrivals) -> None:
+    execute(arrivals, f"UPDATE totals_until SET until = now() {AHEAD}")
+    assert bring_back(arrivals.url, LEASE) == {"totals": 1}
+    execute(arrivals, "UPDATE totals_until SET until = until - interval '10 minutes'")
+
+    with transaction(arrivals.url) as session:
+        totals.add_latest(session)
+        assert dt.datetime.now(dt.UTC) - session.scalars(select(TotalsUntil.until)).one() < dt.timedelta(minutes=5)
+
+
+def test_traces_and_turn_of_a_wrong_clock_go_on(arrivals: Arrivals) -> None:
+    with transaction(arrivals.url) as session:
+        session.add(TraceExport(owner="host:1", lease_until=dt.datetime.now(dt.UTC)))
+    execute(arrivals, f"UPDATE trace_export SET until = now() {AHEAD}, lease_until = now() {AHEAD}")
+    assert bring_back(arrivals.url, LEASE) == {"traces": 1}
+
+    found = only(arrivals, TraceExport)
+    assert (found.owner, found.lease_until) == (None, None)
+    assert found.until <= dt.datetime.now(dt.UTC)
+
+
+def test_result_of_storage_commitment_is_due_after_a_wrong_clock(arrivals: Arrivals) -> None:
+    with transaction(arrivals.url) as session:
+        now = dt.datetime.now(dt.UTC)
+        names = {
+            "transaction_uid": "1.2",
+            "calling_ae_title": "CT1",
+            "called_ae_title": "PRELIM",
+            "association_id": "1",
+        }
+        session.add(Commitment(id=uuid.uuid4(), requested=[], received_at=now, attempts=0, **names))
+    execute(arrivals, f"UPDATE commitments SET due_at = now() {AHEAD}")
+    assert bring_back(arrivals.url, LEASE) == {"commitments": 1}
+
+    with transaction(arrivals.url) as session:
+        assert commitments.take_due(session) is not None
 
 
 @pytest.mark.parametrize("lease_seconds", [LEASE, 7200])

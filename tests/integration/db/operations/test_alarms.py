@@ -13,7 +13,7 @@ from sqlalchemy import func, text
 
 from db.jobs import claims
 from db.models import Backup, Process, Study
-from db.operations import alarms, overview
+from db.operations import alarms, outcomes, overview
 from db.operations.heartbeats import Role
 from db.session import transaction
 from db.settings import Settings
@@ -202,6 +202,17 @@ def test_three_failed_studies_in_a_row_raise_an_alarm(staffed: Arrivals) -> None
 
     fail(staffed, 1)
     assert raised(staffed.url) == ["everything_fails"]
+
+
+def test_report_that_a_wrong_clock_has_dated_later_hides_no_failures(staffed: Arrivals) -> None:
+    report(staffed)
+    with transaction(staffed.url) as session:
+        session.execute(text("UPDATE jobs SET finished_at = now() + interval '9 h'"))
+    fail(staffed, 3)
+
+    assert raised(staffed.url) == ["everything_fails"]
+    with transaction(staffed.url) as session:
+        assert [found.reason for found in outcomes.latest(session)] == ["reference_index"]
 
 
 def test_report_after_failures_ends_the_alarm(staffed: Arrivals) -> None:

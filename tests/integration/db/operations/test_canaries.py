@@ -133,6 +133,18 @@ def test_two_missed_canaries_raise_the_alarm(canary: Arrivals) -> None:
     assert "not stored: A700 out of resources" in raised(26)[0]
 
 
+def test_canary_that_a_wrong_clock_has_dated_later_delays_no_other_and_ends_no_alarm(canary: Arrivals) -> None:
+    with transaction(canary.url) as session:
+        canaries.end(session, canary.uid, "")
+        ahead = "now() + interval '300 days'"
+        session.execute(text(f"UPDATE canaries SET begun_at = {ahead}, ended_at = {ahead}"))
+        assert canaries.seconds_since_last(session) is None
+        session.execute(text("UPDATE canaries SET begun_at = now() - interval '1 hour'"))
+        age = progress.read(session, 1).canary
+    assert age is not None
+    assert age > 3000
+
+
 def test_canaries_that_are_due_and_never_ran_raise_the_alarm(database_url: str) -> None:
     def raised(minutes: int, **changes: int) -> set[str]:
         with transaction(database_url) as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from deploy.operate.doctor.doctor import CHECKS, finding_of
 from deploy.operate.doctor.finding import Finding, Installation, Level
 from tests.certificates import write_certificate
 from tests.integration.db.conftest import Arrivals
+from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.deploy.operate.doctor.breaks import OTHER_FILE_SYSTEM, heartbeat
 from tests.integration.deploy.operate.doctor.site import PASSWORD, Site
 
@@ -96,6 +98,19 @@ def test_tables_of_another_user_are_a_fault_as_after_a_restore_by_an_administrat
     assert "does not own the table" in owner.found
     assert processes.level is Level.FAULT
     assert "no right to a table" in processes.found
+
+
+def test_report_that_a_wrong_clock_has_dated_later_is_none_of_the_last_day(site: Site, database_url: str) -> None:
+    site.values["database_url"] = database_url
+    claim = Arrivals(database_url).running_job()
+    with transaction(database_url) as session:
+        claims.finish(session, claim, DRAFT)
+        # Without the trigger by which reports are immutable.
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text("UPDATE reports SET created_at = now() + interval '300 days'"))
+        session.execute(text("UPDATE studies SET first_received_at = now() - interval '3 hours'"))
+
+    assert site.finding("reports").level is Level.FAULT
 
 
 @pytest.mark.parametrize(("reason", "level"), [("undecodable", Level.FAULT), ("store_only", Level.OK)])
@@ -206,11 +221,14 @@ def test_space_of_the_spool_and_of_the_databases_counts(site: Site, monkeypatch:
     assert site.finding("disk_inodes").level is Level.FAULT
 
 
-def test_room_ends_where_routine_objects_are_refused(tmp_path: Path) -> None:
-    half = disk.measure(tmp_path).used_percent + (100 - disk.measure(tmp_path).used_percent) / 2
+def test_room_ends_where_routine_objects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1 << 30
+    of_100_gib = SimpleNamespace(f_frsize=1 << 20, f_blocks=100 << 10, f_bfree=40 << 10, f_bavail=40 << 10)
+    monkeypatch.setattr(os, "statvfs", lambda _path: of_100_gib)
 
-    assert disk.room(tmp_path, 100) > disk.room(tmp_path, half) > 0
-    assert disk.room(tmp_path, 0) == 0
+    assert disk.room(tmp_path, 90) == pytest.approx(30 * gib, abs=1)
+    assert disk.room(tmp_path, 100) == 40 * gib - disk.RESERVED_BYTES
+    assert disk.room(tmp_path, 50) == 0
 
 
 def test_folder_above_the_target_of_a_link_decides_who_can_enter_the_spool(site: Site) -> None:
