@@ -72,7 +72,8 @@ def restore(
         violations = restoring.finish(settings, console, repository)
     console.print(f"{'completed the restore' if finish else f'restored backup {name}'}: start the processes")
     if lost:
-        console.print(f"{lost} files could not be restored: the log names them", highlight=False, soft_wrap=True)
+        named = "them" if lost <= restoring.NAMED else f"the first {restoring.NAMED} of them"
+        console.print(f"{lost} files could not be restored: the log names {named}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if violations or lost else 0)
 
 

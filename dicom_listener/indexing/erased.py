@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+from sqlalchemy import func, select
 
 from db.session import statements, transaction
 from db.studies.deletion import erasures, file_deletions
@@ -35,7 +36,8 @@ def without_erased(url: str, read: dict[Path, Found]) -> dict[Path, Found | Reco
         return dict(read)
     with statements(url) as session:
         erased = erasures.erased_at(session, set().union(*prints.values()))
-    gone = {path: found for path, found in read.items() if _is_erased(found, erased)}
+        now = session.scalars(select(func.clock_timestamp())).one()
+    gone = {path: found for path, found in read.items() if _is_erased(found, erased, now)}
     _note_objects(url, [one for one in gone.values() if isinstance(one, ReceivedInstance)])
     return {path: no_row if path in gone else found for path, found in read.items()}
 
@@ -48,10 +50,10 @@ def _note_objects(url: str, gone: Sequence[ReceivedInstance]) -> None:
             file_deletions.note_objects(session, paths)
 
 
-def _is_erased(found: object, erased: Mapping[str, dt.datetime]) -> bool:
+def _is_erased(found: object, erased: Mapping[str, dt.datetime], now: dt.datetime) -> bool:
     if not isinstance(found, ReceivedInstance):
         return False
-    gone = erasures.is_covered(erased, erasures.of_study(found.study), found.received_at)
+    gone = erasures.is_covered(erased, erasures.of_study(found.study), found.received_at, now)
     if gone:
         log.info("index.erased", association_id=found.association_id)
     return gone

@@ -97,9 +97,25 @@ def erased_at(session: Session, fingerprints: Collection[str]) -> dict[str, dt.d
     return {value: when for value, when in rows}  # noqa: C416 - rows are no pairs for mypy
 
 
-def is_covered(erased: Mapping[str, dt.datetime], fingerprints: Iterable[str], received_at: dt.datetime) -> bool:
-    """Return whether an object with these fingerprints, received at this time, is of an erased patient."""
-    return any(value in erased and received_at <= erased[value] for value in fingerprints)
+def is_covered(
+    erased: Mapping[str, dt.datetime],
+    fingerprints: Iterable[str],
+    received_at: dt.datetime,
+    now: dt.datetime | None = None,
+) -> bool:
+    """Return whether an object with these fingerprints, received at this time, is of an erased patient.
+
+    With the time that it is *now*, an erasure that is dated later covers only objects that are dated later, too: what
+    is received at the right time after it is a new examination.
+    """
+    times = [erased[value] for value in fingerprints if value in erased]
+    return any(received_at <= time and (now is None or time <= now or received_at > now) for time in times)
+
+
+def unfinished_among(session: Session, fingerprints: Collection[str]) -> frozenset[str]:
+    """Return those of the fingerprints whose erasure is not completed."""
+    found = PatientErasure.fingerprint == any_of(fingerprints), PatientErasure.completed_at.is_(None)
+    return frozenset(session.scalars(select(PatientErasure.fingerprint).where(*found)))
 
 
 def are_unfinished(session: Session) -> bool:

@@ -57,7 +57,7 @@ class Files:
 
     def copy_inbox(self) -> None:
         """Copy the acknowledged files that are not indexed yet."""
-        if not self._spool.root.is_dir() and stored_rows.are_studies(self._settings):
+        if not self._spool.store.is_dir() and stored_rows.are_studies(self._settings):
             # Without a row of a local file, nothing else would be missing.
             self.absent.note_folder(self._spool.root.relative_to(self._data_dir).as_posix(), LOST_SPOOL)
         errors: list[OSError] = []
@@ -211,9 +211,11 @@ class Files:
 
 
 def _walk(root: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder below *root* and the names of its files; folders behind symbolic links once, too."""
-    seen = set()
+    """Yield each folder below *root*, also behind links but not within itself, and the names of its files."""
+    above = {str(root): frozenset((os.path.realpath(root),))}
     for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
+        reached = above.pop(folder)
+        real = {name: os.path.realpath(Path(folder, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in reached]
+        above |= {os.path.join(folder, name): reached | {real[name]} for name in folders}  # noqa: PTH118 - as os.walk
         yield folder, names

@@ -26,7 +26,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from db.errors import ConfigurationError, NotPossible
-from deploy.operate.backup import sealing
+from deploy.operate.backup import readers, sealing
 from deploy.operate.backup.contents import ERASURES, INSTALLATION, Erasures, Kept, Manifest
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
@@ -53,6 +53,7 @@ class Repository:
         """Create the folders, for their owner only."""
         for folder in (self.root, self.root / "files", self.root / "backups"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        readers.prepare(self.root)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -261,11 +262,11 @@ class Repository:
         return self.root / "backups" / backup / f"{name}{SEALED}"
 
     def _unseal(self, path: Path, name: str, target: BinaryIO | None) -> Content:
-        try:
-            with open_regular(path) as source:
-                return sealing.unseal(source, target, self._key, name)
-        except OSError as error:
-            raise BackupDamaged(f"{name} of the backup cannot be read: {error.strerror}") from error
+        """Raise BackupDamaged if the copy is damaged; OSError if *target* cannot be written, or nothing can be read."""
+        with sealing.reading(name):
+            source = open_regular(path)
+        with source:
+            return sealing.unseal(source, target, self._key, name)
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[BinaryIO]:

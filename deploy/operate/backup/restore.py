@@ -167,7 +167,7 @@ def finish(settings: Settings, console: Console, repository: Repository) -> int:
     while any(received(Spool(settings.spool))) and indexer.run_once(settings):
         pass
     if erases:
-        erase.carry_out(settings, console)
+        erase.carry_out(settings, console, dated_later=False)
     with reading(url) as session:
         current = noted_timeline.current_timeline(session)
     noted_timeline.note(Spool(settings.spool).timeline, current)

@@ -11,9 +11,11 @@ The name of the file is authenticated with each chunk, so that no file can take 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -26,12 +28,15 @@ from db.environment import SECRETS_DIRECTORY
 from db.errors import ConfigurationError, PrelimError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MAGIC = b"PRELIM1\n"
 SALT, TAG, DIGEST, KEY = 16, 16, 32, 32
 HEAD, TAIL = len(MAGIC) + SALT, DIGEST + TAG
 CHUNK = 1 << 20
+#: Errors of one file that is missing, unreadable or no file; others, as of a full disk or a lost mount, pass.
+OF_ONE_FILE = frozenset((errno.ENOENT, errno.EIO, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP))
 
 
 class BackupDamaged(PrelimError):
@@ -73,6 +78,17 @@ def readers(path: Path) -> str | None:
     return "a group" if mode & stat.S_IRGRP else None
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Raise BackupDamaged within the block, which reads only the file *name*, for an error of this one file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OF_ONE_FILE:
+            raise
+        raise BackupDamaged(f"{name} of the backup cannot be read: {error.strerror}") from error
+
+
 def seal(source: BinaryIO, target: BinaryIO, key: bytes, name: str) -> Content:
     """Encrypt *source* to *target* as the file *name*; return what was read."""
     salt, digest, size, number = os.urandom(SALT), hashlib.sha256(), 0, 0
@@ -91,13 +107,13 @@ def unseal(source: BinaryIO, target: BinaryIO | None, key: bytes, name: str) -> 
     cipher, left = _open(source, key, name)
     digest, size, number = hashlib.sha256(), 0, 0
     while left > 0:
-        sealed = source.read(min(left, CHUNK + TAG))
+        sealed = _read(source, min(left, CHUNK + TAG), name)
         chunk = _decrypt(cipher, _nonce(number), sealed, name)
         digest.update(chunk)
         if target is not None:
             target.write(chunk)
         left, size, number = left - len(sealed), size + len(chunk), number + 1
-    last = _decrypt(cipher, _nonce(number, last=True), source.read(), name)
+    last = _decrypt(cipher, _nonce(number, last=True), _read(source, -1, name), name)
     if last != digest.digest():
         raise BackupDamaged(f"{name} of the backup is damaged")
     return Content(size, digest.hexdigest())
@@ -108,7 +124,7 @@ def content(source: BinaryIO, key: bytes, name: str) -> Content:
     cipher, left = _open(source, key, name)
     chunks = -(-left // (CHUNK + TAG))
     source.seek(left, os.SEEK_CUR)
-    digest = _decrypt(cipher, _nonce(chunks, last=True), source.read(), name)
+    digest = _decrypt(cipher, _nonce(chunks, last=True), _read(source, -1, name), name)
     return Content(left - chunks * TAG, digest.hex())
 
 
@@ -123,11 +139,16 @@ def sha256(file: BinaryIO) -> str:
 
 def _open(source: BinaryIO, key: bytes, name: str) -> tuple[AESGCM, int]:
     """Return the cipher of a file, and the number of bytes of its chunks."""
-    head = source.read(HEAD)
+    head = _read(source, HEAD, name)
     left = os.fstat(source.fileno()).st_size - HEAD - TAIL
     if not head.startswith(MAGIC) or left < 0:
         raise BackupDamaged(f"{name} of the backup is damaged")
     return _cipher(key, head[len(MAGIC) :]), left
+
+
+def _read(source: BinaryIO, size: int, name: str) -> bytes:
+    with reading(name):
+        return source.read(size)
 
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:

@@ -143,9 +143,11 @@ def resume(settings: Settings, console: Console) -> Amount:
     return carry_out(settings, console)
 
 
-def carry_out(settings: Settings, console: Console) -> Amount:
+def carry_out(settings: Settings, console: Console, *, dated_later: bool = True) -> Amount:
     """Carry out all erasures that are not completed; return how much was erased.
 
+    Also of files in quarantine that a wrong clock has dated later than now, unless *dated_later* is False: a restore
+    carries out the erasures of years again, and what it dates later may be a new examination.
     Raises BackupRunning if files cannot be deleted now, OSError if one cannot, NotPossible if one in quarantine cannot
     be read, ConfigurationError while another command changes the reference index; what is left is then erased by the
     next run.
@@ -153,7 +155,7 @@ def carry_out(settings: Settings, console: Console) -> Amount:
     total, unread = Amount(cases=_erase_cases(settings)), set[str]()
     for attempt in itertools.count():
         studies, objects = _erase_studies(settings)
-        quarantined = unnamed_files.erase(settings, unread)
+        quarantined = unnamed_files.erase(settings, unread, dated_later=dated_later)
         total = total._replace(
             studies=total.studies + studies,
             objects=total.objects + objects,

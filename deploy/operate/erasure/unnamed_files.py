@@ -20,7 +20,7 @@ from dicom_listener.spool.durable import Spool, open_regular
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from db.settings import Settings
@@ -43,11 +43,11 @@ CODECS = (
 MAX_SKEW = dt.timedelta(minutes=1)
 
 
-def erase(settings: Settings, unread: set[str]) -> int:
+def erase(settings: Settings, unread: set[str], *, dated_later: bool) -> int:
     """Delete the rows of erased patients' files and note the files; return their number.
 
-    One that a wrong clock has dated later than now is theirs, too. Paths of files that cannot be read, and may be an
-    erased patient's, are added to *unread*.
+    With *dated_later*, one that a wrong clock has dated later than now is that of a patient who is being erased, too.
+    Paths of files that cannot be read, and may be an erased patient's, are added to *unread*.
     """
     erased = 0
     for page in _pages(settings):
@@ -55,18 +55,17 @@ def erase(settings: Settings, unread: set[str]) -> int:
         with transaction(settings.database()) as session:
             known = erasures.erased_at(session, set().union(*prints.values()))
             later = session.scalars(select(func.now() + MAX_SKEW)).one()
-            gone = [row for row in page if _is_theirs(known, prints[row.id], row.received_at, later)]
+            begun = erasures.unfinished_among(session, known) if dated_later else frozenset[str]()
+            gone = [
+                row
+                for row in page
+                if erasures.is_covered(known, prints[row.id], row.received_at)
+                or (row.received_at > later and not prints[row.id].isdisjoint(begun))
+            ]
             file_deletions.note(session, [row.file_path for row in gone])
             session.execute(delete(Quarantined).where(Quarantined.id.in_([row.id for row in gone])))
         erased += len(gone)
     return erased
-
-
-def _is_theirs(
-    known: Mapping[str, dt.datetime], prints: set[str], received_at: dt.datetime, later: dt.datetime
-) -> bool:
-    is_theirs = not prints.isdisjoint(known)
-    return is_theirs and (received_at > later or erasures.is_covered(known, prints, received_at))
 
 
 def forget_transfers(settings: Settings) -> None:

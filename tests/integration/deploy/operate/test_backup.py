@@ -25,7 +25,7 @@ from db.session import engine, transaction
 from db.studies.deletion import erasures, file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
-from deploy.operate.backup import again, create, dump, restore
+from deploy.operate.backup import again, create, dump, restore, sealing
 from deploy.operate.backup.contents import ERASURES
 from deploy.operate.backup.copied_files import REFERENCE, Files
 from deploy.operate.backup.repository import Repository
@@ -310,6 +310,44 @@ def test_damaged_file_of_a_backup_is_named_and_all_else_is_restored(
     assert rows(empty, Report) == rows(settings, Report)
     assert len([path for path in Spool(empty.spool).store.rglob("*") if path.is_file()]) == 1
     assert restore.verify(settings, Console(quiet=True), repository, repository.latest(), tmp_path).violations == 1
+
+
+def test_full_disk_ends_a_restore_which_can_be_repeated(
+    settings: Settings, repository: Repository, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no damage of the backup: the files that do not fit would be lost for good."""
+    back_up(settings, repository)
+    read = repository.restore
+
+    def restore_on_a_full_disk(name: str, _target: Any) -> Any:
+        with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - unbuffered
+            return read(name, full)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "restore", restore_on_a_full_disk)
+        with pytest.raises(OSError, match="No space left") as raised:
+            restore.restore(empty, repository, repository.latest())
+    assert raised.value.errno == errno.ENOSPC
+    assert restore.restore(empty, repository, repository.latest()).lost == 0
+    assert restore.finish(empty, Console(quiet=True), repository) == 0
+
+
+def test_copy_that_cannot_be_read_or_is_missing_is_lost_alone(
+    settings: Settings, repository: Repository, tmp_path: Path, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived(settings)
+    back_up(settings, repository)
+    next((tmp_path / "backups" / "files" / "spool" / "store").rglob("*.sealed")).unlink()
+    read, failing = sealing._read, iter([errno.EIO])
+
+    def read_from_a_failing_disk(source: Any, size: int, name: str) -> bytes:
+        with sealing.reading(name):
+            if name.startswith("spool/store") and (error := next(failing, None)):
+                raise OSError(error, os.strerror(error))
+        return read(source, size, name)
+
+    monkeypatch.setattr(sealing, "_read", read_from_a_failing_disk)
+    assert restore.restore(empty, repository, repository.latest()).lost == 2
 
 
 def test_restore_into_a_used_database_is_refused(settings: Settings, repository: Repository) -> None:

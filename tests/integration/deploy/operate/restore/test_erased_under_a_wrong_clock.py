@@ -91,16 +91,51 @@ def test_object_that_waits_and_is_dated_later_is_named_and_then_erased(settings:
 
 
 def test_file_in_quarantine_that_is_dated_later_is_deleted(settings: Settings) -> None:
-    damaged = image(PatientID=ID)
-    receive(settings, damaged, data=encode(damaged)[:60] + b"LO\x0a\0" + ID.encode() + b"\0\0")
-    index(settings)
-    with transaction(settings.database()) as session:
-        session.execute(text("UPDATE quarantine SET received_at = now() + interval '1 day'"))
+    quarantined(settings, ID)
 
     assert erased(settings).quarantined == 1
     with reading(settings.database()) as session:
         assert session.scalars(select(Quarantined)).all() == []
         assert len(session.scalars(select(Instance)).all()) == 2
+
+
+def quarantined(settings: Settings, patient_id: str) -> None:
+    """Let a damaged object of a patient arrive that is dated tomorrow."""
+    damaged = image(PatientID=patient_id)
+    value = patient_id.encode()
+    receive(settings, damaged, data=encode(damaged)[:60] + b"LO" + bytes([len(value), 0]) + value + b"\0\0")
+    index(settings)
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE quarantine SET received_at = now() + interval '1 day'"))
+
+
+def test_file_in_quarantine_of_a_patient_who_was_erased_earlier_stays(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    """It may be a new examination: it is dated later than the erasure, rightly or not."""
+    receive(settings, image(PatientID=ID))
+    index(settings)
+    erased(settings)
+    quarantined(settings, ID)
+
+    quiet = Console(quiet=True)
+    assert erase.run(settings, quiet, OTHER, None, erase.show(settings, quiet, OTHER, None)).quarantined == 0
+    back_up(settings, repository)
+    restore.restore(empty, repository, repository.latest())
+    restore.finish(empty, quiet, repository)
+    with reading(empty.database()) as session:
+        assert len(session.scalars(select(Quarantined)).all()) == 1
+
+
+def test_same_study_that_is_sent_again_at_the_right_time_stays(settings: Settings) -> None:
+    sent = image(PatientID=ID)
+    receive(settings, sent, received_at=tomorrow())
+    index(settings)
+    erased(settings)
+
+    receive(settings, sent)
+    index(settings)
+    assert patients(settings) == [OTHER, ID]
 
 
 def test_name_of_a_deleted_study_that_is_dated_later_is_forgotten(settings: Settings) -> None:

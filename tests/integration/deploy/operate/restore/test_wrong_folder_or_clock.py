@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
 from sqlalchemy import select, text
+from structlog.testing import capture_logs
 
 from db.errors import ConfigurationError, NotPossible
 from db.migrations.upgrade import migrate
 from db.models import Backup, Study
 from db.session import reading, transaction
-from deploy.operate.backup import create, installation, restore
+from deploy.operate.backup import create, installation, readers, restore
 from tests.integration.deploy.operate.restore.place import arrived, back_up
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from db.settings import Settings
     from deploy.operate.backup.repository import Repository
 
@@ -136,17 +138,51 @@ def test_nothing_is_deleted_while_a_restore_reads_the_folder(
     assert len(repository.names()) == 1
 
 
+def test_reader_holds_its_lock_by_a_file_that_it_may_only_read(repository: Repository) -> None:
+    """A network file system refuses another; and root, who verifies, leaves no file of its own."""
+    repository.prepare()
+    path = repository.root / readers.NAME
+    with readers.reading(repository.root):
+        held = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == path.resolve()]
+        assert [fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in held] == [os.O_RDONLY]
+        with readers.deleting(repository.root) as may_delete:
+            assert not may_delete
+
+    path.unlink()
+    with capture_logs() as logs, readers.reading(repository.root):
+        assert [line["event"] for line in logs] == ["restore.folder_not_locked"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("is_mount_point", [False, True])
 def test_backup_of_a_data_directory_without_a_spool_lacks_it(
-    settings: Settings, repository: Repository, tmp_path: Path
+    settings: Settings, repository: Repository, tmp_path: Path, *, is_mount_point: bool
 ) -> None:
     with transaction(settings.database()) as session:
         session.execute(text("DELETE FROM instances"))
     assert not back_up(settings, repository)[0].absent
 
     operations = settings.operations.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    if is_mount_point:
+        (tmp_path / "elsewhere" / "spool").mkdir(parents=True)
     made, printed = back_up(settings.model_copy(update={"operations": operations}), repository)
     assert made.absent.files == 1
     assert "not in the backup: spool: no folder, and the database has studies" in printed
+
+
+def test_folder_with_two_names_is_in_the_backup_under_both(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    reference = settings.operations.data_dir / "reference"
+    (reference / "b" / "c").mkdir(parents=True)
+    (reference / "b" / "c" / "vectors").write_bytes(b"vectors")
+    (reference / "a").mkdir()
+    (reference / "a" / "link").symlink_to(reference / "b" / "c")
+
+    back_up(settings, repository)
+    restored(empty, repository)
+    for name in ("a/link", "b/c"):
+        assert (empty.operations.data_dir / "reference" / name / "vectors").read_bytes() == b"vectors"
 
 
 def test_folder_behind_a_symbolic_link_is_in_the_backup(
