@@ -6,7 +6,7 @@ the old one, all look like a first start.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from alembic.runtime.migration import MigrationContext
@@ -37,12 +37,12 @@ REMEDY_OF_FILES = (
 )
 
 
-def refuse_lost_database(settings: Settings, *, needs_files: bool = False) -> None:
+def refuse_lost_database(settings: Settings, *, needs_files: bool = False, needs_storage: bool = False) -> None:
     """Raise ConfigurationError if the database is not the one of the stored files of studies.
 
     It has no tables, or names none of these files, and is not noted in the spool as theirs; with *needs_files*, also if
     it names files, and none are stored. Files of the inbox do not count: the listener needs no database. Raises
-    StorageError, OSError, SQLAlchemyError.
+    StorageError, OSError, SQLAlchemyError; Unavailable also for a comparison that only *needs_storage*.
     """
     path = Spool(settings.spool).timeline
     noted = noted_timeline.noted(path)
@@ -53,7 +53,7 @@ def refuse_lost_database(settings: Settings, *, needs_files: bool = False) -> No
         raise ConfigurationError(f"the database is empty, but {place} has files of studies: {REMEDY}")
     # Without the object storage, the dispatcher waits for it and compares then: an upgrade does not.
     if has_tables and not is_noted:
-        with suppress(Unavailable):
+        with nullcontext() if needs_storage else suppress(Unavailable):
             _refuse_other_database(settings, path, noted, needs_files=needs_files)
 
 
@@ -75,11 +75,13 @@ def require_files(settings: Settings) -> None:
     Below another one, a file that is not there would count as deleted, and those of another installation have no rows.
     Raises as `refuse_lost_database` does.
     """
-    refuse_lost_database(settings, needs_files=True)
+    refuse_lost_database(settings, needs_files=True, needs_storage=True)
     with reading(settings.database()) as session:
         has_rows = session.scalar(select(or_(exists().select_from(Study), exists().select_from(FileDeletion))))
-    if has_rows and not settings.spool.is_dir():
-        raise ConfigurationError(f"nothing was changed: {settings.spool.absolute()} does not exist: {REMEDY_OF_FILES}")
+    # The folder of the spool can be the empty mount point of a volume that is mounted elsewhere.
+    store = Spool(settings.spool).store
+    if has_rows and not store.is_dir():
+        raise ConfigurationError(f"nothing was changed: {store.absolute()} does not exist: {REMEDY_OF_FILES}")
 
 
 def accept(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from db.operations.heartbeats import Role
 from db.operations.probes import status_socket
 from db.operations.probes.status_socket import NEVER, HealthCheck
 from db.session import transaction
+from db.storage.errors import StorageError
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.launcher import lost_database
@@ -193,5 +194,5 @@ def delete_ended(settings: Settings) -> None:
         try:
             lost_database.require_files(settings)
             file_deletions.delete_files(settings)
-        except (BackupRunning, ConfigurationError):
+        except (BackupRunning, ConfigurationError, StorageError):
             log.info("canary.files_wait")

@@ -12,7 +12,9 @@ from sqlalchemy import text
 
 from db.errors import ConfigurationError
 from db.session import transaction
+from db.storage.errors import Unavailable
 from db.studies.deletion.patients import Found
+from deploy.embedded.server_process import free_port
 from deploy.operate import audit, quarantined_files, report_images, retain
 from deploy.operate.canary import canary
 from deploy.operate.erasure import erase
@@ -20,6 +22,7 @@ from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
+from tests.object_storage import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,14 +55,17 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 GONE = "spool/store/ab/gone.dcm"
+CONTENTS = ("nothing", "empty mount point", "another installation")
 
 
-def elsewhere(settings: Settings, path: Path, *, has_files: bool) -> Settings:
-    """The settings with another data directory: a missing one, or one with the files of another installation."""
+def elsewhere(settings: Settings, path: Path, content: str) -> Settings:
+    """The settings with another data directory, of CONTENTS."""
     other = settings.model_copy(
         update={"operations": settings.operations.model_copy(update={"data_dir": path / "other"})}
     )
-    if has_files:
+    if content == "empty mount point":
+        other.spool.mkdir(parents=True)
+    if content == "another installation":
         for folder in (Spool(other.spool).store / "ab", path / "other" / report_images.image_files.FOLDER / "ab"):
             folder.mkdir(parents=True)
             (folder / "stored.dcm").write_bytes(b"object")
@@ -73,16 +79,34 @@ def state(settings: Settings, path: Path) -> tuple[list[str], dict[Path, bytes]]
     return rows, {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("has_files", [False, True], ids=["missing", "of another installation"])
+@pytest.mark.parametrize("content", CONTENTS)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_in_another_data_directory_changes_nothing(
-    settings: Settings, tmp_path: Path, name: str, *, has_files: bool
+    settings: Settings, tmp_path: Path, name: str, content: str
 ) -> None:
-    other = elsewhere(settings, tmp_path, has_files=has_files)
+    other = elsewhere(settings, tmp_path, content)
     before = state(settings, tmp_path)
 
     with pytest.raises(ConfigurationError, match="PRELIM_DATA_DIR|another one|is missing"):
         COMMANDS[name](other)
+    assert state(settings, tmp_path) == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_waits_for_the_object_storage_to_tell_whose_data_directory_it_is(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    """The spool notes another database, and the objects that would decide are out of reach."""
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE instances SET object_sha256 = 'd', storage_due_at = now()"))
+    Spool(settings.spool).timeline.unlink(missing_ok=True)
+    for path in Spool(settings.spool).store.rglob("*.dcm"):
+        path.unlink()
+    away = settings.replace(**settings_of(f"http://127.0.0.1:{free_port()}"))
+    before = state(settings, tmp_path)
+
+    with pytest.raises(Unavailable):
+        COMMANDS[name](away)
     assert state(settings, tmp_path) == before
 
 
@@ -103,7 +127,7 @@ def test_canary_in_another_data_directory_leaves_the_notes_of_other_deletions(
             ),
             {"uid": uid},
         )
-    canary.delete_ended(elsewhere(settings, tmp_path, has_files=False))
+    canary.delete_ended(elsewhere(settings, tmp_path, "nothing"))
 
     with transaction(settings.database()) as session:
         assert GONE in session.scalars(text("SELECT file_path FROM file_deletions")).all()
