@@ -59,11 +59,12 @@ class System:
         It is read from the metrics, by one client: a command for each poll would take a core.
         """
         with self.api() as api:
-            wait_until(lambda: holds(self._counts(api)), seconds)
+            wait_until(lambda: bool(counts := self._counts(api)) and holds(counts), seconds)
 
     def _counts(self, api: httpx.Client) -> dict[str, int]:
+        """Return the number of studies by state; nothing while the database is too busy to answer."""
         families = text_string_to_metric_families(api.get("/metrics").text)
-        samples = next(family.samples for family in families if family.name == "prelim_studies")
+        samples = (sample for family in families if family.name == "prelim_studies" for sample in family.samples)
         return {sample.labels["state"]: int(sample.value) for sample in samples}
 
     def wait_for_reports(self, studies: int, seconds: float = 90) -> None:
