@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import errno
 import io
@@ -299,23 +298,33 @@ def test_damaged_file_in_quarantine_is_found_by_an_id_in_other_letters(site: Sit
     assert erase.run(site.settings, quiet, patient_id, None, found).quarantined == 1
 
 
+#: The command, which is killed when it is about to commit for the nth time.
+KILLED = """
+import itertools, os, signal, sys
+from sqlalchemy import Engine, event
+from deploy.cli.entry import main
+last, commits = int(sys.argv.pop(1)), itertools.count(1)
+event.listen(Engine, "commit", lambda _: next(commits) == last and os.kill(os.getpid(), signal.SIGKILL))
+main()
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_is_completed(site: Site) -> None:
     settings = site.settings
     environment = dict(
         os.environ, PRELIM_DATABASE_URL=settings.database(), PRELIM_DATA_DIR=str(settings.operations.data_dir)
     )
-    program = [sys.executable, "-c", "from deploy.cli.entry import main; main()", "erase"]
-    first, killed = ["--patient", ID, "--yes"], 0
-    for milliseconds in (900, 1200, 1500):
-        options = first if not is_begun(site) else []
-        process = subprocess.Popen([*program, *options], env=environment, stdout=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(milliseconds / 1000)
-        process.kill()
-        killed += process.wait() != 0
-    assert killed
-    subprocess.run([*program, *([] if is_begun(site) else first)], env=environment, check=True)
+    begun = []
+    for commits in range(2, 60, 3):
+        begun.append(is_begun(site))
+        options = [] if begun[-1] else ["--patient", ID, "--yes"]
+        program = [sys.executable, "-c", KILLED, str(commits), "erase", *options]
+        if not subprocess.run(program, env=environment, stdout=subprocess.DEVNULL, check=False).returncode:
+            break
+    # Killed before the erasure was recorded, and at several commits after it.
+    assert not begun[0]
+    assert sum(begun) > 3
     assert site.left() == []
     assert audit.check(settings) == []
 
