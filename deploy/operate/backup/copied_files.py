@@ -57,7 +57,8 @@ class Files:
 
     def copy_inbox(self) -> None:
         """Copy the acknowledged files that are not indexed yet."""
-        if not self._spool.store.is_dir() and stored_rows.are_studies(self._settings):
+        is_empty = not (self._spool.store.is_dir() or self._spool.inbox.is_dir())
+        if is_empty and stored_rows.are_studies(self._settings):
             # Without a row of a local file, nothing else would be missing.
             self.absent.note_folder(self._spool.root.relative_to(self._data_dir).as_posix(), LOST_SPOOL)
         errors: list[OSError] = []
