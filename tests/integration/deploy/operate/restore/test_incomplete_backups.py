@@ -31,17 +31,19 @@ def test_incomplete_backups_do_not_count_among_those_that_are_kept(settings: Set
         complete.append(repository.latest())
     file = stored_files(settings)[0]
     content = file.read_bytes()
+    # The objects have UIDs, and sizes, of different lengths.
+    of_file = Instance.file_path == file.relative_to(settings.operations.data_dir).as_posix()
     # Another size: no earlier copy is one of it.
     file.write_bytes(b"")
     with transaction(settings.database()) as session:
-        session.execute(update(Instance).values(file_bytes=1))
+        session.execute(update(Instance).where(of_file).values(file_bytes=1))
     incomplete = []
     for _ in range(3):
         back_up(settings, repository, keep=2)
         incomplete.append(repository.latest())
     file.write_bytes(content)
     with transaction(settings.database()) as session:
-        session.execute(update(Instance).values(file_bytes=len(content)))
+        session.execute(update(Instance).where(of_file).values(file_bytes=len(content)))
 
     back_up(settings, repository, keep=2)
 
