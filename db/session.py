@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from db import restore_mark
 from db.connection import CONNECT_ARGUMENTS, closed_on_failure, opened
 from db.limits import SessionLimits
+from db.made_once import MadeOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -92,8 +93,6 @@ class _Process:
 
 
 _process = _Process()
-#: `lru_cache` alone lets threads that begin together make an engine each: one would be kept, the others lost open.
-_making = threading.Lock()
 
 
 def note_failure(error: BaseException) -> None:
@@ -112,17 +111,9 @@ def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> Non
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
 
+@MadeOnce
 def engine(url: str, limits: SessionLimits | None = None) -> Engine:
-    """Return the one engine of this process for *url*; its connections survive a failover.
-
-    *limits* replace those of the process.
-    """
-    with _making:
-        return _engine(url, limits)
-
-
-@lru_cache(maxsize=8)
-def _engine(url: str, limits: SessionLimits | None) -> Engine:
+    """Return the engine for *url*; its connections survive a failover. *limits* replace those of the process."""
     made = create_engine(
         url,
         pool_size=_process.connections,

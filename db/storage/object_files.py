@@ -16,11 +16,11 @@ import re
 import shutil
 import threading
 import uuid
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from db.made_once import MadeOnce
 from db.storage import object_cache
 from db.storage.errors import Damaged, Missing, Unavailable
 
@@ -39,8 +39,6 @@ PINNED = dt.timedelta(hours=1)
 SEPARATOR = "_"
 #: Keys of stored files: any other is that of another program, or could lead out of the store.
 KEY = re.compile(r"[0-9a-z]{2}/[^/]+\.dcm")
-#: `lru_cache` alone lets threads that begin together make a bucket, with its connections, each.
-_making = threading.Lock()
 
 
 class Moved(Protocol):
@@ -75,11 +73,8 @@ def cache_name(file_path: str) -> str:
 
 
 def bucket(settings: Settings) -> Bucket | None:
-    """Return the bucket of the settings, one of this process; None without one."""
-    if settings.storage.storage_url is None:
-        return None
-    with _making:
-        return _bucket(settings.storage)
+    """Return the bucket of the settings; None without one."""
+    return None if settings.storage.storage_url is None else _bucket(settings.storage)
 
 
 def required(found: Bucket | None) -> Bucket:
@@ -91,7 +86,7 @@ def required(found: Bucket | None) -> Bucket:
     return found
 
 
-@lru_cache(maxsize=8)
+@MadeOnce
 def _bucket(storage: Storage) -> Bucket:
     # Only here: a process without an object storage imports no HTTP client.
     from db.storage.bucket import Bucket  # noqa: PLC0415

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from db.made_once import MadeOnce
 from dicom_listener.spool import file_system
 from dicom_listener.spool.durable import Spool
 
@@ -30,8 +29,6 @@ PAUSE_SECONDS = 60
 OF_THE_SYSTEM = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 )
-#: `cache` alone lets threads that begin together make the state each: one would count what no other reports.
-_making = threading.Lock()
 
 
 class Unreadable(NamedTuple):
@@ -159,12 +156,7 @@ class UnreadableFiles:
         self._immovable.discard(path.name)
 
 
+@MadeOnce
 def of_spool(root: Path) -> UnreadableFiles:
     """Return the unreadable files of a spool, found by all threads of this process so far."""
-    with _making:
-        return _of_spool(root)
-
-
-@functools.cache
-def _of_spool(root: Path) -> UnreadableFiles:
     return UnreadableFiles(Spool(root))
