@@ -1,4 +1,4 @@
-"""Limits that processes share: on the structure of a DICOM object, and on the time of a session of the database.
+"""Limits that processes share: on the structure of a DICOM object, the time of a session of the database, and clocks.
 
 The listener refuses an object that exceeds them, so that the worker can read every acknowledged object. Limits on
 decoding (bytes of a frame, number of frames) are in worker/images: an image beyond them is stored, and the report says
@@ -7,6 +7,7 @@ that it was left out.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -22,6 +23,8 @@ MAX_NESTING = 100
 #: An enhanced object of 5000 frames has about 250 000, a million tiny ones take a second to walk.
 MAX_ELEMENTS = 1_000_000
 
+#: Time by which the clocks of hosts, or of a primary and its standbys, may differ: a later time is of a wrong clock.
+MAX_SKEW = dt.timedelta(minutes=1)
 #: Seconds that a transaction may take, and that a client waits for an answer, beyond the limit of a statement.
 GRACE_SECONDS = 2
 #: Ends a session that is idle for so long, also outside of a transaction: a suspended process keeps no advisory lock.

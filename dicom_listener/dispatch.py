@@ -245,7 +245,7 @@ class QueueUpkeep:
             if time.monotonic() >= self._heartbeat_due:
                 _write_heartbeat(self._settings, self._app, self._waiting.oldest_at)
                 self._heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
-                wrong_clock.bring_back(self._settings.database(), self._settings.queue.lease_seconds)
+                wrong_clock.date_to_now(self._settings.database(), self._settings.queue.lease_seconds)
             moved = rescue(self._settings) + announce(self._settings, self._app)
             if not moved and self._job_listener.wait(self._settings.queue.dispatch_seconds, self._stop):
                 announce(self._settings, self._app)

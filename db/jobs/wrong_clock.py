@@ -1,4 +1,4 @@
-"""Pending work that the database's clock has dated later than now, before it went back, goes on."""
+"""Date pending work to now that the database's clock, since set back, has dated later than now."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from sqlalchemy import text
 
+from db.limits import MAX_SKEW
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -17,11 +18,11 @@ log = structlog.get_logger()
 
 #: Rows of one kind that are dated to now in one round.
 BATCH = 1000
-#: Seconds by which the clocks of a primary and its standbys may differ, and beyond any pause and lease.
-MAX_SKEW_SECONDS, MAX_AHEAD_SECONDS = 60, 3600
-#: Rows that the database's clock has dated later than now, before it went back: they would wait until then, and no
-#: alarm would compare them. A process whose time is in the future has ended, or writes the next one soon.
-BRING_BACK = {
+#: Longer than the pause of any job, storage commitment and file; twice this is no time of a correct clock.
+MAX_AHEAD_SECONDS = 3600
+#: By kind. Such rows would wait until that time, without an alarm. A process dated later has ended, or writes its next
+#: heartbeat soon. Twice the skew is longer than the turn of a process that sends traces (trace_queue.LEASE_SECONDS).
+DATED_LATER = {
     "studies": text("""
         UPDATE studies SET last_received_at = least(last_received_at, now()),
             revision_started_at = least(revision_started_at, now())
@@ -49,12 +50,19 @@ BRING_BACK = {
         UPDATE processes SET seen_at = least(seen_at, now()), started_at = least(started_at, now())
         WHERE greatest(seen_at, started_at) > now() + make_interval(secs => :skew)
     """),
-    # What ended under the wrong clock is counted once more when its time comes.
+    # Jobs that ended under the wrong clock are counted a second time once their time comes.
     "totals": text("UPDATE totals_until SET until = now() WHERE until > now() + make_interval(secs => :skew)"),
     "traces": text("""
         UPDATE trace_export SET until = least(until, now()), owner = NULL, lease_until = NULL,
             last_job = '00000000-0000-0000-0000-000000000000'
         WHERE greatest(until, lease_until) > now() + 2 * make_interval(secs => :skew)
+    """),
+    "moves": text("""
+        UPDATE instances SET storage_due_at = now()
+        WHERE id IN (
+            SELECT id FROM instances
+            WHERE object_sha256 IS NULL AND storage_due_at > now() + 2 * make_interval(secs => :ahead)
+            ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED)
     """),
     "commitments": text("""
         UPDATE commitments SET due_at = now()
@@ -63,20 +71,19 @@ BRING_BACK = {
 }
 
 
-def bring_back(url: str, lease_seconds: float) -> dict[str, int]:
-    """Date pending work that is dated later than now to now; return the number of rows by kind, without zeros."""
+def date_to_now(url: str, lease_seconds: float) -> dict[str, int]:
+    """Date all kinds to now; return the number of rows by kind, without zeros."""
     found = {}
-    for kind in BRING_BACK:
+    for kind in DATED_LATER:
         with transaction(url) as session:
-            if rows := bring_back_some(session, kind, lease_seconds):
+            if rows := date_some_to_now(session, kind, lease_seconds):
                 found[kind] = rows
     if found:
         log.warning("database.clock_went_back", **found)
     return found
 
 
-def bring_back_some(session: Session, kind: str, lease_seconds: float) -> int:
+def date_some_to_now(session: Session, kind: str, lease_seconds: float) -> int:
     """Date some rows of one kind to now; return their number."""
-    values = {"skew": MAX_SKEW_SECONDS, "ahead": max(MAX_AHEAD_SECONDS, lease_seconds), "batch": BATCH}
-    given = {name: value for name, value in values.items() if f":{name}" in BRING_BACK[kind].text}
-    return cast("CursorResult[Any]", session.execute(BRING_BACK[kind], given)).rowcount
+    values = {"skew": MAX_SKEW.total_seconds(), "ahead": max(MAX_AHEAD_SECONDS, lease_seconds), "batch": BATCH}
+    return cast("CursorResult[Any]", session.execute(DATED_LATER[kind], values)).rowcount

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from db.errors import Reason
+from db.limits import MAX_SKEW
 from db.models import Job
 from db.states import JobKind, JobState
 from db.studies.visibility import canaries
@@ -28,7 +29,7 @@ MIN_SHARE = 0.2
 MIN_RATIO = 2.0
 #: Reasons by which a person or a rule decides that there is no report: all studies of a day may have them.
 INTENDED = frozenset((Reason.STORE_ONLY, Reason.NO_REPORT_TASK, Reason.IDENTITY_REFUSED, Reason.OPERATOR))
-HOUR, DAY, SKEW = text("interval '1 hour'"), text("interval '25 hours'"), text("interval '1 minute'")
+HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")
 
 
 class Outcome(NamedTuple):
@@ -45,7 +46,7 @@ def latest(session: Session) -> list[Outcome]:
     query = (
         select(Job.reason, func.count().filter(in_hour), func.count().filter(~in_hour))
         # What a clock that went back since has dated later than now would count in every hour until then.
-        .where(Job.finished_at > func.now() - DAY, Job.finished_at < func.now() + SKEW)
+        .where(Job.finished_at > func.now() - DAY, Job.finished_at < func.now() + MAX_SKEW)
         .where(Job.state.in_(ENDED), Job.kind == JobKind.REPORT)
         .where(Job.study_id.not_in(canaries()))
         .group_by(Job.reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
+from db.limits import MAX_SKEW
 from db.operations.heartbeats import Role
 from db.operations.outcomes import MIN_JOBS
 
@@ -90,34 +91,32 @@ class Progress(NamedTuple):
         )
 
 
-#: Seconds by which the clocks of a primary and its standbys, and of hosts, may differ.
-MAX_SKEW_SECONDS = 60
+SOON = f"now() + interval '{MAX_SKEW.total_seconds()} s'"
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
 #: index. Beside the most urgent job that waits too long, none needs to be read. Text, because an index of some states
 #: serves no query whose states are parameters.
-READ = text(
-    """
+READ = text(f"""
     SELECT extract(epoch FROM clock_timestamp() - (
             SELECT greatest(queued_at, available_at) FROM jobs
             WHERE state = 'queued' AND greatest(queued_at, available_at) <= now() - make_interval(secs => :after)
             ORDER BY urgent_at LIMIT 1))::float,
-        extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs WHERE claimed_at < SOON))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs WHERE claimed_at < {SOON}))::float,
         extract(epoch FROM clock_timestamp() - greatest(
-            (SELECT max(created_at) FROM reports WHERE created_at < SOON),
-            (SELECT max(created_at) FROM answers WHERE created_at < SOON)))::float,
+            (SELECT max(created_at) FROM reports WHERE created_at < {SOON}),
+            (SELECT max(created_at) FROM answers WHERE created_at < {SOON})))::float,
         extract(epoch FROM clock_timestamp() - (SELECT min(lease_until) FROM jobs WHERE state = 'running'))::float,
         extract(epoch FROM clock_timestamp()
             - (SELECT min(revision_started_at) FROM studies WHERE state = 'receiving'))::float,
         (SELECT count(*) FROM studies WHERE state = 'held' AND identity_number = 1),
         (SELECT count(*) FROM quarantine
-            WHERE indexed_at > now() - interval '1 day' AND indexed_at < SOON AND reason <> 'replaced'),
+            WHERE indexed_at > now() - interval '1 day' AND indexed_at < {SOON} AND reason <> 'replaced'),
         ARRAY(SELECT role FROM unnest(CAST(:roles AS text[])) AS role
             WHERE EXISTS (SELECT FROM processes WHERE processes.role = role.role)),
         EXISTS (SELECT FROM studies),
         ARRAY(
             SELECT jobs.state FROM jobs
             JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
-            WHERE jobs.finished_at > now() - interval '1 day' AND jobs.finished_at < SOON
+            WHERE jobs.finished_at > now() - interval '1 day' AND jobs.finished_at < {SOON}
                 AND jobs.state IN ('finished', 'failed') AND jobs.kind = 'report'
                 AND studies.first_received_at > now() - interval '1 day'
                 AND studies.study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)
@@ -125,24 +124,24 @@ READ = text(
         EXISTS (
             SELECT FROM jobs
             WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
-                AND finished_at < SOON
+                AND finished_at < {SOON}
                 AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
             GROUP BY reason HAVING count(*) >= :min_jobs),
-        extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups WHERE ended_at < SOON))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups WHERE ended_at < {SOON}))::float,
         extract(epoch FROM clock_timestamp() - (
-            SELECT coalesce(max(ended_at) FILTER (WHERE problem = '' AND ended_at < SOON), min(begun_at))
-            FROM canaries WHERE begun_at < SOON))::float,
-        (SELECT problem FROM canaries WHERE ended_at < SOON ORDER BY ended_at DESC LIMIT 1),
+            SELECT coalesce(max(ended_at) FILTER (WHERE problem = '' AND ended_at < {SOON}), min(begun_at))
+            FROM canaries WHERE begun_at < {SOON}))::float,
+        (SELECT problem FROM canaries WHERE ended_at < {SOON} ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (
-            SELECT coalesce(max(verified_at) FILTER (WHERE verified_at < SOON), min(begun_at)) FROM backups
-            WHERE ended_at < SOON))::float,
+            SELECT coalesce(max(verified_at) FILTER (WHERE verified_at < {SOON}), min(begun_at)) FROM backups
+            WHERE ended_at < {SOON}))::float,
         EXISTS (SELECT FROM audit_syslog),
         EXISTS (SELECT FROM trace_export),
         (SELECT string_agg(named, ', ' ORDER BY named) FROM (
             SELECT split_part(process, ':', 1) || ' (' || gpu || ')' AS named FROM lost_gpus
             UNION
             SELECT split_part(lost.name, ':', 1) FROM processes AS lost
-            WHERE lost.role = 'worker' AND lost.info @> '{"gpu_lost": true}' AND NOT lost.info ? 'gpus'
+            WHERE lost.role = 'worker' AND lost.info @> '{{"gpu_lost": true}}' AND NOT lost.info ? 'gpus'
                 AND lost.seen_at > now() - interval '1 day'
                 AND NOT EXISTS (
                     SELECT FROM processes AS later
@@ -151,9 +150,8 @@ READ = text(
         extract(epoch FROM clock_timestamp() - (
             SELECT least(first_received_at, (SELECT started_at FROM audit_chains WHERE number = 1))
             FROM studies ORDER BY first_received_at LIMIT 1))::float,
-        EXISTS (SELECT FROM backups WHERE verified_at < SOON)
-""".replace("SOON", f"now() + interval '{MAX_SKEW_SECONDS} s'")
-)
+        EXISTS (SELECT FROM backups WHERE verified_at < {SOON})
+""")  # noqa: S608 - a constant
 
 
 def read(session: Session, after_seconds: float) -> Progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, exists, func, select, text, update
 
+from db.limits import MAX_SKEW
 from db.models import Canary, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 MISSED_INTERVALS = 2.5
 #: Age of a row at which it is deleted; far above the age that raises the alarm.
 KEPT = text("interval '7 days'")
-#: By which the clocks of hosts may differ.
-MAX_SKEW = text("interval '1 minute'")
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 

@@ -99,8 +99,8 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "alarms": lambda session: raised(session, Settings()),
     "outcomes": outcomes.latest,
     **{
-        f"bring back {kind}": lambda session, kind=kind: wrong_clock.bring_back_some(session, kind, 30)  # type: ignore[misc]
-        for kind in wrong_clock.BRING_BACK
+        f"date to now: {kind}": lambda session, kind=kind: wrong_clock.date_some_to_now(session, kind, 30)  # type: ignore[misc]
+        for kind in wrong_clock.DATED_LATER
     },
     "durations": queue_figures.durations,
     "waiting": queue_figures.waiting,
