@@ -10,6 +10,7 @@ from sqlalchemy import and_, delete, func, or_, select, update
 
 from db.access import keys
 from db.access.principals import Principal
+from db.limits import MAX_SKEW
 from db.models import ApiKey, PageSession
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def verify(session: Session, text: str) -> Principal | None:
             PageSession.text_sha256 == keys.digest(text),
             PageSession.ended_at.is_(None),
             PageSession.expires_at > func.clock_timestamp(),
+            # One that began while the database's clock was ahead would be valid for too long.
+            PageSession.expires_at <= func.clock_timestamp() + VALID_FOR + MAX_SKEW,
             or_(PageSession.key_id.is_(None), ApiKey.id.is_not(None)),
         )
     ).one_or_none()

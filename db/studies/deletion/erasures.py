@@ -43,13 +43,16 @@ def fingerprint(identifier: str) -> str:
 
 def of_patient(patient_id: str, issuer: str | None = None) -> str:
     """Return the fingerprint of a patient: of one issuer, of none if it is empty, of every one if it is None."""
-    return fingerprint(patient_id if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}")
+    return fingerprint(_name(patient_id, issuer))
 
 
 def of_patients_study(patient_id: str, issuer: str | None, study_instance_uid: str) -> str:
     """Return the fingerprint of one study of a patient; the issuer as in `of_patient`."""
-    name = patient_id.strip() if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}"
-    return fingerprint(f"{name}{WITH_STUDY}{study_instance_uid.strip()}")
+    return fingerprint(f"{_name(patient_id, issuer)}{WITH_STUDY}{study_instance_uid.strip()}")
+
+
+def _name(patient_id: str, issuer: str | None) -> str:
+    return patient_id.strip() if issuer is None else f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}"
 
 
 def of_study(study: StudyAttributes) -> set[str]:
@@ -64,7 +67,7 @@ def of_study(study: StudyAttributes) -> set[str]:
 def record(session: Session, fingerprints: Iterable[str], later: Mapping[str, dt.datetime] | None = None) -> None:
     """Record an erasure that begins now; an earlier one of the same fingerprint is renewed.
 
-    Those of *later* have the times of objects that are dated later.
+    *later* maps fingerprints to the times of objects that are dated later than now; their erasures get these times.
     """
     rows = [{"fingerprint": value} for value in sorted(set(fingerprints))]
     statement = insert(PatientErasure)
@@ -105,8 +108,8 @@ def is_covered(
 ) -> bool:
     """Return whether an object with these fingerprints, received at this time, is of an erased patient.
 
-    With the time that it is *now*, an erasure that is dated later covers only objects that are dated later, too: what
-    is received at the right time after it is a new examination.
+    If *now* is given, an erasure dated later than it covers only objects that are dated later, too: an object with a
+    correct time is a new examination.
     """
     times = [erased[value] for value in fingerprints if value in erased]
     return any(received_at <= time and (now is None or time <= now or received_at > now) for time in times)

@@ -15,12 +15,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible
-from db.limits import SESSION_LIMIT
+from db.limits import MAX_SKEW, SESSION_LIMIT
 from db.models import FileDeletion, Instance, Quarantined
 from db.models.base import any_of
 from db.session import connect, transaction
@@ -172,7 +172,9 @@ def noted(session: Session, paths: Collection[str]) -> set[str]:
 
 def overdue(session: Session) -> Sequence[str]:
     """Return the paths that should be deleted by now; none during a backup, for which their deletion waits."""
-    paths = select(FileDeletion.file_path).where(FileDeletion.noted_at < func.now() - OVERDUE)
+    due = FileDeletion.noted_at < func.now() - OVERDUE
+    dated_later = FileDeletion.noted_at > func.now() + MAX_SKEW  # by a clock that went back since
+    paths = select(FileDeletion.file_path).where(or_(due, dated_later))
     return session.scalars(paths.where(NO_BACKUP.bindparams(lock=LOCK))).all()
 
 

@@ -7,16 +7,18 @@ and by a restore.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import time
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 
 from db import reference
 from db.errors import NotPossible
+from db.limits import MAX_SKEW
 from db.models import Backup, PatientErasure
 from db.session import reading, transaction
 from db.studies.deletion import erasures, file_deletions, patients
@@ -56,9 +58,10 @@ class Amount(NamedTuple):
 
 
 def patient_of(lines: Iterable[str], *, whole: bool) -> str:
-    """Return the Patient ID of the option or of the first line that is read; raises NotPossible without one.
+    """Return the one Patient ID among *lines*; raises NotPossible if there is none, or several.
 
-    Also, if the *whole* is read, for further ones: a list must not pass as erased, nor an empty variable of a script.
+    Only the first line is read unless *whole*: the answer to the confirmation may follow it. A list must not pass as
+    erased, nor an empty variable of a script.
     """
     given = [line.strip() for line in itertools.islice(lines, None if whole else 1) if line.strip()]
     if len(given) != 1:
@@ -104,6 +107,7 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str | Non
     """
     prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
     lost_database.require_files(settings)
+    _require_clock(settings)
     numbers = {"studies": len(found.studies), "objects": found.objects}
     entry = command_entries.entry("delete", "prelim erase", found.studies, numbers)
     with transaction(settings.database()) as session:
@@ -121,6 +125,20 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str | Non
     if not any(total):
         console.print("nothing was found: if the Patient ID is mistyped, erase the right one, too", soft_wrap=True)
     return total
+
+
+def _require_clock(settings: Settings) -> None:
+    """Raise NotPossible if the database's clock is ahead of this machine's: it dates the erasure.
+
+    A restore would then erase the patient's examinations up to that time, too.
+    """
+    with reading(settings.database()) as session:
+        ahead = session.scalars(select(func.clock_timestamp())).one() - dt.datetime.now(dt.UTC)
+    if ahead > MAX_SKEW:
+        raise NotPossible(
+            f"nothing was erased: the database's clock is {ahead.total_seconds() / 60:.0f} min ahead of this machine's;"
+            " set the wrong one first (`prelim doctor` compares them)"
+        )
 
 
 def _require_nothing_left(settings: Settings, patient_id: str, issuer: str | None) -> None:

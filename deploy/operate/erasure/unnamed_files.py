@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 
+from db.limits import MAX_SKEW
 from db.models import Quarantined, Study
 from db.models.base import any_of
 from db.session import reading, transaction
@@ -38,9 +38,6 @@ CODECS = (
     *("utf_8", "gb18030", "cp949", "shift_jis", "iso2022_jp_2", "iso2022_kr", "tis_620"),
     *(f"iso8859_{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)),
 )
-
-#: By which the clocks of two hosts may differ.
-MAX_SKEW = dt.timedelta(minutes=1)
 
 
 def erase(settings: Settings, unread: set[str], *, dated_later: bool) -> int:

@@ -163,12 +163,14 @@ def test_login_ends_the_earlier_session_of_the_browser(
     assert anonymous.get("/v1/studies").status_code == 401
 
 
-@pytest.mark.parametrize("ended", ["expired", "its key revoked", "its key in the cookie"])
+@pytest.mark.parametrize("ended", ["expired", "dated later", "its key revoked", "its key in the cookie"])
 def test_session_that_has_ended_is_rejected(visitor: TestClient, key: str, database_url: str, ended: str) -> None:
     before = visitor.get("/v1/studies").status_code
     with transaction(database_url) as session:
         if ended == "expired":
             session.execute(update(PageSession).values(expires_at=func.now() - text("interval '1 s'")))
+        elif ended == "dated later":  # by a clock that went back since
+            session.execute(update(PageSession).values(expires_at=func.now() + text("interval '300 days'")))
         elif ended == "its key revoked":
             keys.revoke(session, "reading room")
         else:

@@ -64,11 +64,24 @@ def test_study_dated_later_is_erased_and_stays_erased_after_a_restore(
     assert patients(settings) == [OTHER]
     back_up(settings, repository)
     restore.restore(empty, repository, older)
-    # The wrong time has passed by then.
+    # After the erasure, and before the time that was wrong.
     with transaction(empty.database()) as session:
-        session.execute(text("UPDATE instances SET received_at = received_at - interval '23 h 59 min 59 s'"))
+        session.execute(text("UPDATE instances SET received_at = clock_timestamp()"))
     assert restore.finish(empty, Console(quiet=True), repository) == 0
     assert patients(empty) == [OTHER]
+
+
+def test_erasure_is_refused_while_the_clock_of_the_database_is_ahead(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(settings, image(PatientID=ID))
+    index(settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "MAX_SKEW", dt.timedelta(minutes=-1))
+        with pytest.raises(NotPossible, match="clock is .* min ahead of this machine's"):
+            erased(settings)
+    assert patients(settings) == [OTHER, ID]
 
 
 def test_new_examination_before_the_wrong_time_stays(settings: Settings) -> None:
