@@ -51,7 +51,9 @@ def restore(
     ] = None,
     finish: Annotated[bool, typer.Option("--finish", help="Complete a restore that was interrupted.")] = False,
 ) -> None:
-    """Restore a backup into the data directory and an empty database; exit with 1 if its audit finds violations.
+    """Restore a backup into the data directory and an empty database.
+
+    Exit with 1 if a file is lost or its audit finds violations.
 
     Stop all processes first. With --verify nothing of the running system is touched.
     """
@@ -69,11 +71,11 @@ def restore(
         raise typer.Exit(1 if violations else 0)
     with _database(settings):
         lost = 0 if finish else restoring.restore(settings, repository, name).lost
+        if lost:  # before the end of the restore, which may fail: --finish does not count them again
+            named = "them" if lost <= restoring.NAMED else f"the first {restoring.NAMED} of them"
+            console.print(f"{lost} files could not be restored: the log names {named}", highlight=False, soft_wrap=True)
         violations = restoring.finish(settings, console, repository)
     console.print(f"{'completed the restore' if finish else f'restored backup {name}'}: start the processes")
-    if lost:
-        named = "them" if lost <= restoring.NAMED else f"the first {restoring.NAMED} of them"
-        console.print(f"{lost} files could not be restored: the log names {named}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if violations or lost else 0)
 
 

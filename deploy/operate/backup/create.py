@@ -12,7 +12,7 @@ from db.release import release
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
 from deploy.launcher import unfinished_restore
-from deploy.operate.backup import again, dump, installation, readers
+from deploy.operate.backup import again, dump, folder_lock, installation
 from deploy.operate.backup.contents import Manifest
 from deploy.operate.backup.copied_files import Files
 
@@ -81,7 +81,7 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
 
 def _forget(repository: Repository, console: Console, keep: int) -> None:
     """Delete the backups before the latest *keep* complete ones, unless a restore reads the folder."""
-    with readers.deleting(repository.root) as may_delete:
+    with folder_lock.exclusive(repository.root) as may_delete:
         forgotten = repository.forget(keep) if may_delete else 0
     if forgotten:
         console.print(f"deleted {forgotten} files that no kept backup has", highlight=False)

@@ -33,17 +33,23 @@ PREFIX = "installation "
 def require(url: str, repository: Repository) -> None:
     """Note the installation in its folder; raises ConfigurationError if the folder is that of another one.
 
-    Tables of another user cannot be commented, as after a restore by an administrator: they are backed up all the same.
+    Also if that cannot be compared: tables of another user, as after a restore by an administrator, take no comment.
+    They are backed up to a folder without an installation. Raises BackupDamaged for a damaged identifier.
     """
+    noted: str | None = repository.noted(INSTALLATION)
     try:
         with transaction(url) as session:
             own = _read(session) or _write(session, str(uuid.uuid4()))
     except ProgrammingError as error:
         if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
             raise
+        if noted is not None:
+            raise ConfigurationError(
+                f"{repository.root} is the folder of one installation, perhaps another: the user of the database does"
+                " not own its tables, which would tell. ALTER TABLE backups OWNER TO that user"
+            ) from error
         log.warning("backup.installation_not_noted", cause="the user of the database does not own its tables")
         return
-    noted = _noted(repository)
     if noted is None:
         repository.note(INSTALLATION, own)
     elif noted != own:
@@ -56,20 +62,14 @@ def require(url: str, repository: Repository) -> None:
 
 def resume(url: str, repository: Repository) -> None:
     """Let a restored database without an identifier, from a backup of an earlier release, continue its folder."""
-    noted = _noted(repository)
+    try:
+        noted = repository.noted(INSTALLATION)
+    except BackupDamaged:  # that must not prevent a restore
+        noted = None
     if noted is not None:
         with transaction(url) as session:
             if _read(session) is None:
                 _write(session, noted)
-
-
-def _noted(repository: Repository) -> str | None:
-    """Return the identifier of a folder; None also if it is damaged: that must not prevent a restore."""
-    try:
-        noted: str | None = repository.noted(INSTALLATION)
-    except BackupDamaged:
-        return None
-    return noted
 
 
 def _read(session: Session) -> str | None:

@@ -3,7 +3,7 @@
 files/<path>.sealed                  file of the data directory; written once, never replaced
 files/<path>~<number>.sealed         another content of that path, or a copy beside a damaged one
 erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
-readers                              locked while a restore reads (deploy.operate.backup.readers)
+readers                              locked while a restore reads (deploy.operate.backup.folder_lock)
 installation.sealed                  identifier of the installation whose backups these are
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
 backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line; for an
@@ -26,7 +26,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from db.errors import ConfigurationError, NotPossible
-from deploy.operate.backup import readers, sealing
+from deploy.operate.backup import folder_lock, sealing
 from deploy.operate.backup.contents import ERASURES, INSTALLATION, Erasures, Kept, Manifest
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
@@ -53,7 +53,7 @@ class Repository:
         """Create the folders, for their owner only."""
         for folder in (self.root, self.root / "files", self.root / "backups"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        readers.prepare(self.root)
+        folder_lock.prepare(self.root)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -188,10 +188,9 @@ class Repository:
         """Return the JSON value that the folder has as *name*; None without one. Raises BackupDamaged."""
         if not self._note(name).exists():
             return None
-        with tempfile.TemporaryFile() as plain:
-            self._unseal(self._note(name), name, plain)
-            plain.seek(0)
-            return json.load(plain)
+        plain = io.BytesIO()
+        self._unseal(self._note(name), name, plain)
+        return json.loads(plain.getvalue())
 
     def note(self, name: str, value: object) -> None:
         """Replace the JSON value that the folder has as *name*."""
@@ -263,7 +262,7 @@ class Repository:
 
     def _unseal(self, path: Path, name: str, target: BinaryIO | None) -> Content:
         """Raise BackupDamaged if the copy is damaged; OSError if *target* cannot be written, or nothing can be read."""
-        with sealing.reading(name):
+        with sealing.errors_of(name):
             source = open_regular(path)
         with source:
             return sealing.unseal(source, target, self._key, name)

@@ -26,7 +26,7 @@ from db.storage.errors import Missing
 from deploy.embedded.postgres import Postgres
 from deploy.launcher import unfinished_restore
 from deploy.operate import audit
-from deploy.operate.backup import again, dump, installation, readers, scratch_folder
+from deploy.operate.backup import again, dump, folder_lock, installation, scratch_folder
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
@@ -123,7 +123,7 @@ def restore(settings: Settings, repository: Repository, name: str, source: Bucke
     """
     url = settings.database()
     _require_empty(url)
-    with readers.reading(repository.root):
+    with folder_lock.shared(repository.root):
         manifest = repository.manifest(name)
         unfinished_restore.begin(url, name)
         lost = _restore_files(settings, repository, name, source)

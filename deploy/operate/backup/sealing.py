@@ -79,7 +79,7 @@ def readers(path: Path) -> str | None:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def errors_of(name: str) -> Iterator[None]:
     """Raise BackupDamaged within the block, which reads only the file *name*, for an error of this one file."""
     try:
         yield
@@ -147,7 +147,7 @@ def _open(source: BinaryIO, key: bytes, name: str) -> tuple[AESGCM, int]:
 
 
 def _read(source: BinaryIO, size: int, name: str) -> bytes:
-    with reading(name):
+    with errors_of(name):
         return source.read(size)
 
 

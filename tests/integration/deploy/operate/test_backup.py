@@ -6,7 +6,6 @@ import datetime as dt
 import errno
 import io
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,22 +20,22 @@ from db.errors import NotPossible, StaleFence
 from db.jobs import claims
 from db.models import Backup, Instance, Job, PatientErasure, Report, Study
 from db.reports import versions
-from db.session import engine, transaction
+from db.session import transaction
 from db.studies.deletion import erasures, file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
-from deploy.operate.backup import again, create, dump, restore, sealing
+from deploy.operate.backup import again, dump, restore, sealing
 from deploy.operate.backup.contents import ERASURES
-from deploy.operate.backup.copied_files import REFERENCE, Files
+from deploy.operate.backup.copied_files import REFERENCE
 from deploy.operate.backup.repository import Repository
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
 from dicom_listener.recovery import noted_timeline
 from dicom_listener.spool.durable import Spool
 from tests.integration.db.conftest import Arrivals
+from tests.integration.deploy.operate.restore.place import KEY, arrived, back_up, empty_place
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
-from tests.services import database_named, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from deploy.embedded.postgres import Postgres
 
-KEY = bytes(32)
 DRAFT = versions.Draft(
     "f", "i", "1 of 1 images", "1", "d", {}, images=[versions.Shown(b"png", "2.25.1", 0, "only", {})]
 )
@@ -70,18 +68,8 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def empty(tmp_path: Path, postgres: Postgres) -> Iterator[Settings]:
-    """An installation without files and tables."""
-    name = f"empty_{uuid.uuid4().hex}"
-    execute(postgres, f"CREATE DATABASE {name}")
-    url = database_named(postgres, name)
-    yield settings_for(tmp_path / "empty", database_url=SecretStr(url))
-    engine(url).dispose()
-    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def arrived(settings: Settings) -> None:
-    receive(settings, image())
-    indexer.run_once(settings)
+    with empty_place(tmp_path / "empty", postgres) as place:
+        yield place
 
 
 def claimed(settings: Settings) -> Claim:
@@ -90,11 +78,6 @@ def claimed(settings: Settings) -> Claim:
     claim = arrivals.claim()
     assert claim is not None
     return claim
-
-
-def back_up(settings: Settings, repository: Repository, *, keep: int = 9) -> tuple[Files, str]:
-    printed = io.StringIO()
-    return create.run(settings, Console(file=printed, width=200), repository, keep=keep), printed.getvalue()
 
 
 def restored(settings: Settings, repository: Repository) -> int:
@@ -341,7 +324,7 @@ def test_copy_that_cannot_be_read_or_is_missing_is_lost_alone(
     read, failing = sealing._read, iter([errno.EIO])
 
     def read_from_a_failing_disk(source: Any, size: int, name: str) -> bytes:
-        with sealing.reading(name):
+        with sealing.errors_of(name):
             if name.startswith("spool/store") and (error := next(failing, None)):
                 raise OSError(error, os.strerror(error))
         return read(source, size, name)
@@ -411,6 +394,9 @@ def test_files_are_not_deleted_during_a_backup(settings: Settings) -> None:
         file_deletions.note(session, ["old.dcm"])
         session.execute(text("UPDATE file_deletions SET noted_at = noted_at - interval '2 hours'"))
     (data_dir / "old.dcm").touch()
+    assert overdue(url) == ["old.dcm"]
+    with transaction(url) as session:  # by a clock that went back since
+        session.execute(text("UPDATE file_deletions SET noted_at = now() + interval '300 days'"))
     assert overdue(url) == ["old.dcm"]
     with file_deletions.held_off(url):
         # Its deletion waits: it is not late.

@@ -141,12 +141,19 @@ def test_connection_limit_of_the_database_counts(site: Site, database_url: str) 
 
 
 @pytest.mark.parametrize(
-    "setting", ["log_parameter_max_length_on_error", "auto_explain.log_min_duration", "pgaudit.log_parameter"]
+    "setting",
+    [
+        "log_parameter_max_length_on_error",
+        "log_transaction_sample_rate",
+        "auto_explain.log_min_duration",
+        "pgaudit.log_parameter",
+    ],
 )
 def test_every_setting_that_logs_values_is_named(site: Site, database_url: str, setting: str) -> None:
     site.values["database_url"] = database_url
     values = {
         "log_parameter_max_length_on_error": {"log_parameter_max_length_on_error": "100"},
+        "log_transaction_sample_rate": {"log_transaction_sample_rate": "0.1", "log_parameter_max_length": "-1"},
         # As the module has it, which need not be installed.
         "auto_explain.log_min_duration": {
             "auto_explain.log_min_duration": "250ms",

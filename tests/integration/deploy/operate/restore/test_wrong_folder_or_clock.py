@@ -5,22 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import os
+import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from structlog.testing import capture_logs
 
 from db.errors import ConfigurationError, NotPossible
 from db.migrations.upgrade import migrate
 from db.models import Backup, Study
-from db.session import reading, transaction
-from deploy.operate.backup import create, installation, readers, restore
-from tests.integration.deploy.operate.restore.place import arrived, back_up
+from db.session import connect, engine, reading, transaction
+from deploy.operate.backup import create, folder_lock, installation, restore
+from deploy.operate.backup.contents import INSTALLATION
+from deploy.operate.backup.sealing import BackupDamaged
+from tests.integration.deploy.operate.restore.place import arrived, back_up, key_file, prelim
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.settings import Settings
     from deploy.operate.backup.repository import Repository
 
@@ -97,6 +103,60 @@ def test_restored_installation_continues_its_folder(
         restore.finish(empty, Console(quiet=True), repository)
 
 
+@pytest.fixture
+def guest_url(settings: Settings) -> Iterator[str]:
+    """The database for a user who may read and write its tables, and owns none."""
+    parsed, name = make_url(settings.database()), f"guest_{uuid.uuid4().hex}"
+    with closing(connect(settings.database())) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{parsed.password}'".encode())
+        connection.execute(f"GRANT pg_read_all_data, pg_write_all_data TO {name}".encode())
+        url = parsed.set(username=name).render_as_string(hide_password=False)
+        yield url
+        engine(url).dispose()
+        connection.execute(f"DROP ROLE {name}".encode())
+
+
+def test_tables_of_another_user_are_backed_up_only_to_a_folder_of_no_installation(
+    repository: Repository, guest_url: str
+) -> None:
+    repository.prepare()
+    with capture_logs() as logs:
+        installation.require(guest_url, repository)
+    assert [line["event"] for line in logs] == ["backup.installation_not_noted"]
+
+    repository.note(INSTALLATION, str(uuid.uuid4()))
+    with pytest.raises(ConfigurationError, match="perhaps another"):
+        installation.require(guest_url, repository)
+
+
+def test_damaged_identifier_of_a_folder_is_not_replaced(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    path = repository.root / f"{INSTALLATION}.sealed"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+
+    with pytest.raises(BackupDamaged, match=INSTALLATION):
+        back_up(settings, repository)
+    assert restored(empty, repository) == 0
+
+
+def test_restore_prints_how_many_files_are_lost_although_its_end_fails(
+    settings: Settings, repository: Repository, empty: Settings, tmp_path: Path
+) -> None:
+    back_up(settings, repository)
+    next((tmp_path / "backups" / "files" / "spool" / "store").rglob("*.sealed")).unlink()
+    arguments = ("restore", str(tmp_path / "backups"), "--key-file", key_file(tmp_path))
+    fails = "from deploy.operate.backup import again\nagain.include = lambda *_: 1 / 0"
+
+    made = prelim(empty, *arguments, before=fails)
+    assert "1 files could not be restored: the log names them" in made.stdout
+    assert made.returncode
+    completed = prelim(empty, *arguments, "--finish")
+    assert "completed the restore" in completed.stdout
+    assert completed.returncode == 1
+
+
 def test_backup_whose_session_was_lost_does_not_count(
     settings: Settings, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,15 +201,15 @@ def test_nothing_is_deleted_while_a_restore_reads_the_folder(
 def test_reader_holds_its_lock_by_a_file_that_it_may_only_read(repository: Repository) -> None:
     """A network file system refuses another; and root, who verifies, leaves no file of its own."""
     repository.prepare()
-    path = repository.root / readers.NAME
-    with readers.reading(repository.root):
+    path = repository.root / folder_lock.NAME
+    with folder_lock.shared(repository.root):
         held = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == path.resolve()]
         assert [fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in held] == [os.O_RDONLY]
-        with readers.deleting(repository.root) as may_delete:
+        with folder_lock.exclusive(repository.root) as may_delete:
             assert not may_delete
 
     path.unlink()
-    with capture_logs() as logs, readers.reading(repository.root):
+    with capture_logs() as logs, folder_lock.shared(repository.root):
         assert [line["event"] for line in logs] == ["restore.folder_not_locked"]
     assert not path.exists()
 

@@ -19,30 +19,33 @@ NAME = "readers"
 
 
 def prepare(folder: Path) -> None:
-    """Create the file, as the user of the backups: a reader, who may be root, does not."""
+    """Create the file of the lock. Only backups do, as their user: a restore may run as root."""
     (folder / NAME).touch(mode=0o600)
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Let nothing be deleted within the block; a folder without the file has backups of earlier releases only."""
+def shared(folder: Path) -> Iterator[None]:
+    """Keep backups from deleting within the block; only a warning if the folder cannot be locked.
+
+    As one that has only backups of an earlier release.
+    """
     with ExitStack() as stack:
         try:
             # To read: NFS refuses a shared lock on a file that was opened to be written only.
             file = stack.enter_context((folder / NAME).open("rb"))
             fcntl.flock(file, fcntl.LOCK_SH)
         except OSError as error:
-            log.warning("restore.folder_not_locked", error=error.strerror, advice="run no backup meanwhile")
+            log.warning("restore.folder_not_locked", error=error.strerror, remedy="run no backup meanwhile")
         yield
 
 
 @contextmanager
-def deleting(folder: Path) -> Iterator[bool]:
-    """Let no reader begin within the block; False if one reads already, or that cannot be told."""
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Yield whether files may be deleted within the block: False while a restore or a verification reads the folder."""
     with (folder / NAME).open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             may_delete = True
-        except OSError:  # also of a file system without locks
+        except BlockingIOError:
             may_delete = False
         yield may_delete
