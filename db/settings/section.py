@@ -19,11 +19,11 @@ class Section(BaseModel, frozen=True, extra="forbid"):
 def pairs(value: str) -> dict[str, str]:
     """Return the values of ``NAME=VALUE,NAME=VALUE`` by name; raises ValueError for a name with two values.
 
-    The last one would count, and the line above it that keeps something would have no effect.
+    The second value would silently replace the first one, which may be `keep`.
     """
     found: dict[str, str] = {}
     for pair in filter(str.strip, value.split(",")):
         name, _, of_name = (part.strip() for part in pair.partition("="))
         if found.setdefault(name, of_name) != of_name:
-            raise ValueError(f"two values for {name}")
+            raise ValueError(f"invalid rules: two values for {name}")
     return found

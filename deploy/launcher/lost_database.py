@@ -42,7 +42,8 @@ def refuse_lost_database(settings: Settings, *, needs_files: bool = False, needs
 
     It has no tables, or names none of these files, and is not noted in the spool as theirs; with *needs_files*, also if
     it names files, and none are stored. Files of the inbox do not count: the listener needs no database. Raises
-    StorageError, OSError, SQLAlchemyError; Unavailable also for a comparison that only *needs_storage*.
+    StorageError, OSError, SQLAlchemyError. While the object storage cannot be reached, no comparison with its objects
+    is made, unless it *needs_storage*: Unavailable is raised then.
     """
     path = Spool(settings.spool).timeline
     noted = noted_timeline.noted(path)

@@ -106,7 +106,7 @@ class Position:
 
 
 def run(settings: Settings, console: Console, *, repair: bool, scope: Scope) -> int:
-    """Show the violations as `show` does; raises ConfigurationError before a repair in another data directory."""
+    """Print violations as `show` does; before a *repair*, raises as `lost_database.require_files` does."""
     if repair:
         lost_database.require_files(settings)
     return show(settings, console, repair=repair, scope=scope)

@@ -194,5 +194,7 @@ def delete_ended(settings: Settings) -> None:
         try:
             lost_database.require_files(settings)
             file_deletions.delete_files(settings)
-        except (BackupRunning, ConfigurationError, StorageError):
+        except BackupRunning:
             log.info("canary.files_wait")
+        except (ConfigurationError, StorageError) as error:
+            log.warning("canary.files_not_deleted", cause=str(error))

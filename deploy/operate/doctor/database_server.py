@@ -51,11 +51,11 @@ PER_PROCESS, PER_WORKER, FOR_COMMANDS = 11, 4, 5
 VALUES_IN_LOG = """
     SELECT parameters AND current_setting('log_statement') IN ('mod', 'all') AS log_statement,
         parameters AND current_setting('log_min_duration_statement')::interval >= '0' AS log_min_duration_statement,
+        parameters AND current_setting('log_transaction_sample_rate')::float > 0 AS log_transaction_sample_rate,
         parameters AND current_setting('log_min_duration_sample')::interval >= '0' AS log_min_duration_sample,
         current_setting('log_parameter_max_length_on_error') <> '0' AS log_parameter_max_length_on_error,
-        coalesce(current_setting('auto_explain.log_parameter_max_length', true), '0') <> '0'
-            AND current_setting('auto_explain.log_min_duration', true)::interval >= '0'
-            AS "auto_explain.log_min_duration",
+        coalesce(current_setting('auto_explain.log_parameter_max_length', true), '0') <> '0' AND
+            current_setting('auto_explain.log_min_duration', true)::interval >= '0' AS "auto_explain.log_min_duration",
         current_setting('pgaudit.log_parameter', true) = 'on' AS "pgaudit.log_parameter"
     FROM (SELECT current_setting('log_parameter_max_length') <> '0' AS parameters) AS server
 """

@@ -26,7 +26,7 @@ MAX_JOBS = 150_000
 HOURS_AROUND = 1
 #: Reports of a simulated day. A larger one is planned in equal parts, each with workers of its own: together they need
 #: a few more than one pool would.
-MAX_STUDIES = 500_000
+MAX_JOBS_OF_PART = 500_000
 SEED = 1
 
 
@@ -57,7 +57,7 @@ def simulated(load: Load, workers: int) -> list[Wait] | None:
 
 def _parts(load: Load) -> tuple[int, Load]:
     """Return a number of equal parts, and one of them."""
-    number = math.ceil(load.jobs / MAX_STUDIES)
+    number = math.ceil(load.jobs / MAX_JOBS_OF_PART)
     return number, load.with_studies(load.studies / number)
 
 

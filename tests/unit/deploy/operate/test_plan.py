@@ -214,14 +214,14 @@ def test_smallest_number_is_found_from_any_guess(threshold: int, guess: int) -> 
 
 def test_large_day_is_planned_in_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     part = aims.workers_needed(DAY)
-    monkeypatch.setattr(aims, "MAX_STUDIES", DAY.studies)
+    monkeypatch.setattr(aims, "MAX_JOBS_OF_PART", DAY.studies)
 
     assert aims.workers_needed(DAY.with_studies(3 * DAY.studies)) == 3 * part
     assert aims.simulated(DAY.with_studies(3 * DAY.studies), 3 * part) == aims.simulated(DAY, part)
 
 
 def test_workers_that_are_fewer_than_the_parts_have_no_waits_of_more_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aims, "MAX_STUDIES", DAY.studies)
+    monkeypatch.setattr(aims, "MAX_JOBS_OF_PART", DAY.studies)
     printed = io.StringIO()
     large, machine = DAY.with_studies(3 * DAY.studies), needs.Machine(workers=2)
 
